@@ -1,0 +1,349 @@
+//! The buffers that carry payload between the rooms of a shard, and the pool that owns their memory.
+//!
+//! A [`Buffer`] is a range of bytes in a pooled slab. It moves by handle: a record read from a socket is opened in place
+//! and its payload travels to the tun device as a [`Buffer`], never copied. Buffers made by [`Pool::take`] leave
+//! [`HEADROOM`] free before the data and [`TAILROOM`] behind it, so that a payload can be sealed where it lies.
+//!
+//! Everything here belongs to one shard (one thread); nothing is locked.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+
+/// Free bytes before the data of a new buffer: a size field (18 with authenticated length) and a mux frame header.
+pub const HEADROOM: usize = 64;
+/// Free bytes that a new buffer keeps behind its data: an AEAD tag (16) and padding (63).
+pub const TAILROOM: usize = 80;
+
+/// The sizes that slabs come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    /// Room for 4096 bytes of data: first records, datagrams, what a quiet flow holds.
+    Small,
+    /// Room for one full record: 16,305 bytes of data and a little more.
+    Record,
+    /// Room for the largest record on the wire (65,553 bytes), or many small ones: what sockets are read into.
+    Large,
+}
+
+impl Class {
+    const ALL: [Self; 3] = [Self::Small, Self::Record, Self::Large];
+
+    /// Bytes of data that a fresh buffer of this class takes between headroom and tailroom.
+    pub const fn capacity(self) -> usize {
+        self.slab_len() - HEADROOM - TAILROOM
+    }
+
+    /// Bytes of memory that a slab of this class holds.
+    pub const fn slab_len(self) -> usize {
+        match self {
+            Self::Small => 4096 + HEADROOM + TAILROOM,
+            Self::Record => 16_384 + HEADROOM + TAILROOM,
+            Self::Large => 65_536 + 64 + HEADROOM + TAILROOM,
+        }
+    }
+
+    /// How many free slabs of this class a pool keeps for the next taker.
+    const fn kept(self) -> usize {
+        match self {
+            Self::Small => 32,
+            Self::Record => 16,
+            Self::Large => 4,
+        }
+    }
+}
+
+const _: () = assert!(Class::Record.capacity() >= 16_305 && Class::Large.slab_len() - HEADROOM >= 65_535 + 18);
+
+struct Slab {
+    bytes: Box<[u8]>,
+    class: Class,
+    pool: Weak<RefCell<State>>,
+}
+
+struct State {
+    limit: usize,
+    used: usize,
+    free: [Vec<Rc<Slab>>; 3],
+    waiting: Vec<Waker>,
+}
+
+/// A shard's pool of slabs, bounded in bytes. Clones share the same memory.
+#[derive(Clone)]
+pub struct Pool {
+    state: Rc<RefCell<State>>,
+}
+
+impl Pool {
+    /// Makes a pool that hands out at most `limit` bytes of slabs at a time.
+    pub fn new(limit: usize) -> Self {
+        let free = [Vec::new(), Vec::new(), Vec::new()];
+        Self { state: Rc::new(RefCell::new(State { limit, used: 0, free, waiting: Vec::new() })) }
+    }
+
+    /// Takes an empty, writable buffer; `None` when that would pass the pool's limit.
+    pub fn take(&self, class: Class) -> Option<Buffer> {
+        let mut state = self.state.borrow_mut();
+        if state.used + class.slab_len() > state.limit {
+            return None;
+        }
+        state.used += class.slab_len();
+        let slab = state.free[class as usize].pop().unwrap_or_else(|| {
+            let bytes = vec![0; class.slab_len()].into_boxed_slice();
+            Rc::new(Slab { bytes, class, pool: Rc::downgrade(&self.state) })
+        });
+        Some(Buffer { slab: Some(slab), start: HEADROOM as u32, end: HEADROOM as u32 })
+    }
+
+    /// Takes an empty buffer, or arranges that the task is woken when memory has come back.
+    pub fn poll_take(&self, cx: &mut Context<'_>, class: Class) -> Poll<Buffer> {
+        match self.take(class) {
+            Some(buffer) => Poll::Ready(buffer),
+            None => {
+                self.wait(cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Arranges that the task is woken when memory has come back.
+    pub fn wait(&self, cx: &mut Context<'_>) {
+        let waiting = &mut self.state.borrow_mut().waiting;
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+    }
+
+    /// Copies `data` into a new buffer of the smallest class that takes it; `None` at the limit, or if no class does.
+    pub fn copy(&self, data: &[u8]) -> Option<Buffer> {
+        let class = Class::ALL.into_iter().find(|class| class.capacity() >= data.len())?;
+        let mut buffer = self.take(class)?;
+        buffer.append(data);
+        Some(buffer)
+    }
+
+    /// Bytes of slabs that are out at the moment.
+    pub fn used(&self) -> usize {
+        self.state.borrow().used
+    }
+
+    /// The most bytes of slabs that may be out.
+    pub fn limit(&self) -> usize {
+        self.state.borrow().limit
+    }
+
+    /// How many bytes of slabs one flow may hold at the moment: a quarter of what is free, at most 1 MiB.
+    ///
+    /// The share shrinks as the pool fills, so stalled flows leave room for those that move.
+    pub fn share(&self) -> usize {
+        let state = self.state.borrow();
+        (state.limit.saturating_sub(state.used) / 4).min(1 << 20)
+    }
+
+    /// Gives every free slab back to the allocator.
+    pub fn trim(&self) {
+        for list in &mut self.state.borrow_mut().free {
+            *list = Vec::new();
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.borrow();
+        f.debug_struct("Pool").field("used", &state.used).field("limit", &state.limit).finish_non_exhaustive()
+    }
+}
+
+/// A range of bytes in a slab. A clone refers to the same bytes.
+///
+/// The bytes can be changed only while no other buffer refers to the slab. The slab goes back to its pool with the last
+/// buffer that refers to it.
+#[derive(Default)]
+pub struct Buffer {
+    slab: Option<Rc<Slab>>,
+    start: u32,
+    end: u32,
+}
+
+impl Buffer {
+    /// A buffer of no bytes and no memory.
+    pub const fn empty() -> Self {
+        Self { slab: None, start: 0, end: 0 }
+    }
+
+    /// Bytes of memory that this buffer keeps from its pool: the whole slab, however short the range is.
+    pub fn held(&self) -> usize {
+        self.slab.as_ref().map_or(0, |slab| slab.bytes.len())
+    }
+
+    /// The whole slab and the range of the data in it, for work in place; `None` while the slab is shared.
+    pub fn parts_mut(&mut self) -> Option<(&mut [u8], Range<usize>)> {
+        let range = self.start as usize..self.end as usize;
+        let slab = Rc::get_mut(self.slab.as_mut()?)?;
+        Some((&mut slab.bytes, range))
+    }
+
+    /// The unused bytes behind the data, up to the tailroom; empty while the slab is shared.
+    pub fn spare_mut(&mut self) -> &mut [u8] {
+        match self.parts_mut() {
+            Some((slab, range)) => {
+                let limit = slab.len().saturating_sub(TAILROOM).max(range.end);
+                &mut slab[range.end..limit]
+            }
+            None => &mut [],
+        }
+    }
+
+    /// How many bytes [`Buffer::append`] still takes, tailroom kept.
+    pub fn spare(&self) -> usize {
+        match &self.slab {
+            Some(slab) if Rc::strong_count(slab) == 1 => {
+                slab.bytes.len().saturating_sub(TAILROOM).saturating_sub(self.end as usize)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Declares that `n` more bytes behind the data have been written.
+    ///
+    /// # Panics
+    /// If they would lie outside the slab.
+    pub fn commit(&mut self, n: usize) {
+        let end = self.end as usize + n;
+        assert!(end <= self.held(), "committed past the slab");
+        self.end = end as u32;
+    }
+
+    /// Appends as much of `data` as fits and returns how many bytes that was.
+    pub fn append(&mut self, data: &[u8]) -> usize {
+        let spare = self.spare_mut();
+        let n = data.len().min(spare.len());
+        spare[..n].copy_from_slice(&data[..n]);
+        self.end += n as u32;
+        n
+    }
+
+    /// Sets which bytes of the slab are the data.
+    ///
+    /// # Panics
+    /// If the range is reversed or lies outside the slab.
+    pub fn set_range(&mut self, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.held(), "range outside the slab");
+        (self.start, self.end) = (range.start as u32, range.end as u32);
+    }
+
+    /// A second buffer on `range` of this one's data.
+    ///
+    /// # Panics
+    /// If the range is reversed or lies outside the data.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len(), "range outside the data");
+        let (start, end) = (self.start + range.start as u32, self.start + range.end as u32);
+        Self { slab: self.slab.clone(), start, end }
+    }
+
+    /// Drops the first `n` bytes of the data.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn advance(&mut self, n: usize) {
+        assert!(n <= self.len(), "advanced past the data");
+        self.start += n as u32;
+    }
+
+    /// Keeps the first `n` bytes of the data.
+    pub fn truncate(&mut self, n: usize) {
+        self.end = self.end.min(self.start + n as u32);
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.slab {
+            Some(slab) => &slab.bytes[self.start as usize..self.end as usize],
+            None => &[],
+        }
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        Self { slab: self.slab.clone(), start: self.start, end: self.end }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let Some(slab) = self.slab.take() else { return };
+        if Rc::strong_count(&slab) > 1 {
+            return;
+        }
+        let Some(pool) = slab.pool.upgrade() else { return };
+        let waiting = {
+            let mut state = pool.borrow_mut();
+            state.used -= slab.bytes.len();
+            let class = slab.class;
+            let free = &mut state.free[class as usize];
+            if free.len() < class.kept() {
+                free.push(slab);
+            }
+            std::mem::take(&mut state.waiting)
+        };
+        for waker in waiting {
+            waker.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    /// Never shows the bytes: they may be somebody's traffic.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer").field("len", &self.len()).field("held", &self.held()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_comes_back_with_the_last_buffer() {
+        let pool = Pool::new(Class::Large.slab_len());
+        let mut whole = pool.take(Class::Large).expect("first");
+        assert!(pool.take(Class::Small).is_none(), "over the limit");
+        assert_eq!(whole.append(b"hello world"), 11);
+        let world = whole.slice(6..11);
+        assert!(whole.parts_mut().is_none(), "shared");
+        drop(whole);
+        assert_eq!((&*world, pool.used()), (&b"world"[..], Class::Large.slab_len()));
+        drop(world);
+        assert_eq!(pool.used(), 0);
+        assert!(pool.take(Class::Large).is_some());
+    }
+
+    #[test]
+    fn append_stops_at_the_tailroom() {
+        let pool = Pool::new(1 << 20);
+        let mut buffer = pool.take(Class::Small).expect("room");
+        assert_eq!(buffer.append(&[7; 5000]), 4096);
+        assert_eq!(buffer.spare(), 0);
+        let (slab, range) = buffer.parts_mut().expect("unique");
+        assert_eq!((slab.len() - range.end, range.start), (TAILROOM, HEADROOM));
+        assert!(pool.copy(&[1; 70_000]).is_none(), "no class takes it");
+        assert_eq!(pool.copy(&[1; 5000]).expect("room").held(), Class::Record.slab_len());
+    }
+
+    #[test]
+    fn the_share_shrinks_as_the_pool_fills() {
+        let pool = Pool::new(8 * Class::Large.slab_len());
+        let before = pool.share();
+        let _held = pool.take(Class::Large).expect("room");
+        assert!(pool.share() < before);
+    }
+}

@@ -1,0 +1,295 @@
+//! Resolved values: what a config means, after defaults, with every reference checked. Values only, never running
+//! objects; the engine composes from them.
+
+use crate::addr::{Cidr, Host, Network, Target};
+use crate::vmess::{Id, Security};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A whole config.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// Where traffic comes in, in the config's order.
+    pub inbounds: Vec<Inbound>,
+    /// Where traffic goes out, in the config's order. Never empty; the first one is the default route.
+    pub outbounds: Vec<Outbound>,
+    /// How an outbound is chosen; the first matching rule wins.
+    pub rules: Vec<Rule>,
+    /// Where the in-tunnel DNS address forwards to. Never empty.
+    pub dns_servers: Vec<SocketAddr>,
+    /// Timeouts and counters by level.
+    pub policy: Policy,
+    /// The keys under `vmesskit`.
+    pub vmesskit: Vmesskit,
+}
+
+impl Config {
+    /// The settings of the tun inbound, if there is one (a config holds at most one).
+    pub fn tun(&self) -> Option<(&Inbound, &Tun)> {
+        self.inbounds.iter().find_map(|inbound| match &inbound.protocol {
+            InboundProtocol::Tun(tun) => Some((inbound, tun)),
+            InboundProtocol::Socks(_) => None,
+        })
+    }
+}
+
+/// How much is logged: V2Ray's `log.loglevel`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Nothing.
+    None,
+    /// Errors.
+    Error,
+    /// And warnings; the default.
+    Warning,
+    /// And what happened.
+    Info,
+    /// And host names, flow by flow.
+    Debug,
+}
+
+/// An inbound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inbound {
+    /// Its tag; a tun inbound without one is tagged `tun`, any other without one has an empty tag.
+    pub tag: Arc<str>,
+    /// The protocol and its settings.
+    pub protocol: InboundProtocol,
+}
+
+/// The protocols of inbounds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum InboundProtocol {
+    /// IP packets from a tun file descriptor.
+    Tun(Tun),
+    /// A SOCKS5 listener.
+    Socks(Socks),
+}
+
+/// Settings of a tun inbound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tun {
+    /// The device's MTU in bytes, 1280 to 65535; `None` takes the platform's default.
+    pub mtu: Option<u32>,
+    /// The device's own addresses with their prefixes.
+    pub addresses: Vec<Cidr>,
+    /// What is routed into the device.
+    pub routes: Vec<Cidr>,
+    /// What is kept out of it.
+    pub excluded_routes: Vec<Cidr>,
+    /// The DNS address inside the tunnel.
+    pub dns: IpAddr,
+    /// Apps (Android package names) that alone use the tunnel; excludes `deny`.
+    pub allow_apps: Vec<String>,
+    /// Apps that do not use the tunnel.
+    pub deny_apps: Vec<String>,
+    /// Whether the tunnel counts as metered, if the config says so.
+    pub metered: Option<bool>,
+    /// Whether pings are answered here.
+    pub icmp: Icmp,
+    /// Whether UDP to port 443 is refused, so that browsers use TCP.
+    pub reject_udp443: bool,
+}
+
+/// What happens to an ICMP echo request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Icmp {
+    /// It is answered on the spot.
+    Reply,
+    /// It is dropped.
+    Drop,
+}
+
+/// Settings of a SOCKS inbound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Socks {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// User names and passwords; empty: no authentication.
+    pub accounts: Vec<(String, String)>,
+    /// Whether UDP ASSOCIATE is served.
+    pub udp: bool,
+    /// The address announced for UDP; `None`: the one the client connected to.
+    pub ip: Option<IpAddr>,
+    /// The policy level of its users.
+    pub level: u32,
+}
+
+/// An outbound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outbound {
+    /// Its tag; may be empty.
+    pub tag: Arc<str>,
+    /// The protocol and its settings.
+    pub protocol: OutboundProtocol,
+}
+
+/// The protocols of outbounds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OutboundProtocol {
+    /// To a VMess server.
+    Vmess(Vmess),
+    /// Straight to the target.
+    Freedom(Freedom),
+    /// To nowhere.
+    Blackhole {
+        /// Whether an HTTP 403 page is sent before the close.
+        http: bool,
+    },
+}
+
+/// Settings of a VMess outbound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vmess {
+    /// The servers, used in turn, a connection each. Never empty.
+    pub servers: Vec<VmessServer>,
+}
+
+/// A VMess server and its users.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VmessServer {
+    /// Where it listens.
+    pub target: Target,
+    /// The users; each connection draws one at random. Never empty.
+    pub users: Vec<VmessUser>,
+}
+
+/// A user of a VMess server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VmessUser {
+    /// The id; a secret.
+    pub id: Id,
+    /// How many alter ids it has; above 0 the legacy header is used, which this version refuses.
+    pub alter_id: u16,
+    /// The body's security, `auto` not yet settled.
+    pub security: Security,
+    /// The policy level.
+    pub level: u32,
+    /// The e-mail; may be empty.
+    pub email: String,
+    /// `experiments: AuthenticatedLength`: chunk lengths are sealed too.
+    pub authenticated_length: bool,
+    /// `experiments: NoTerminationSignal`: no terminating chunk.
+    pub no_termination_signal: bool,
+}
+
+/// Settings of a freedom outbound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Freedom {
+    /// Which addresses of a domain are used.
+    pub strategy: DomainStrategy,
+    /// Replaces the target: the host (`None` keeps it) and the port.
+    pub redirect: Option<(Option<Host>, u16)>,
+    /// The policy level.
+    pub level: u32,
+}
+
+/// Which addresses of a domain a freedom outbound uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainStrategy {
+    /// Any, IPv4 and IPv6.
+    Any,
+    /// IPv4 alone.
+    Ipv4,
+    /// IPv6 alone.
+    Ipv6,
+}
+
+/// A routing rule: all of the conditions that are given must hold; inside one condition any entry is enough.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Names of the target.
+    pub domains: Option<Vec<DomainPattern>>,
+    /// Addresses of the target.
+    pub ips: Option<Vec<Cidr>>,
+    /// Ports of the target, inclusive ranges.
+    pub ports: Option<Vec<(u16, u16)>>,
+    /// The transport protocols.
+    pub networks: Option<Vec<Network>>,
+    /// The inbounds, by tag.
+    pub inbound_tags: Option<Vec<Arc<str>>>,
+    /// The index in [`Config::outbounds`] of the outbound to use.
+    pub outbound: usize,
+}
+
+/// A pattern for a domain name. The texts are in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DomainPattern {
+    /// The name holds the text (V2Ray's plain form and `keyword:`).
+    Substring(String),
+    /// The name is the text or ends in a dot and the text (`domain:`).
+    Suffix(String),
+    /// The name is the text (`full:`).
+    Full(String),
+    /// The regular expression matches somewhere in the name (`regexp:`); known to compile.
+    Regexp(String),
+}
+
+/// Timeouts and counters.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Policy {
+    /// What the config says of each level; levels and members that are absent take [`Level`]'s defaults.
+    pub levels: BTreeMap<u32, Level>,
+    /// Whether inbounds and outbounds are counted, up and down: `statsInboundUplink` and so on.
+    pub system: SystemStats,
+}
+
+/// Which totals are kept by tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SystemStats {
+    /// Bytes that came in at inbounds.
+    pub inbound_uplink: bool,
+    /// Bytes that inbounds sent back.
+    pub inbound_downlink: bool,
+    /// Bytes that outbounds sent.
+    pub outbound_uplink: bool,
+    /// Bytes that outbounds received.
+    pub outbound_downlink: bool,
+}
+
+/// One level's policy. The defaults are V2Ray's, but for `uplink_only` and `downlink_only` on client inbounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level {
+    /// How long setting up a connection may take (60 s).
+    pub handshake: Duration,
+    /// How long a connection may be silent both ways (300 s).
+    pub conn_idle: Duration,
+    /// How long only the uplink may go on without data once the downlink has ended (30 s on client inbounds).
+    pub uplink_only: Duration,
+    /// The same for the downlink once the uplink has ended (30 s on client inbounds).
+    pub downlink_only: Duration,
+}
+
+impl Default for Level {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(60),
+            conn_idle: Duration::from_secs(300),
+            uplink_only: Duration::from_secs(30),
+            downlink_only: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The keys under `vmesskit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vmesskit {
+    /// `memoryLimit`, bytes; the start options' own limit wins.
+    pub memory_limit: Option<u64>,
+    /// `noneChunked`: security `none` on TCP keeps its chunks instead of going raw.
+    pub none_chunked: bool,
+    /// `allowCfb`: the client may use aes-128-cfb.
+    pub allow_cfb: bool,
+    /// `dynamicPort`: the client follows a server's switch-account commands.
+    pub dynamic_port: bool,
+}
+
+impl Default for Vmesskit {
+    fn default() -> Self {
+        Self { memory_limit: None, none_chunked: false, allow_cfb: false, dynamic_port: true }
+    }
+}

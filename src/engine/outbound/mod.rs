@@ -1,0 +1,68 @@
+//! Outbounds: where flows go. Each protocol is one file here and implements one trait; [`build`] is the one table.
+
+use super::shard::Shard;
+use crate::addr::Target;
+use crate::config::Level;
+use crate::error::Error;
+use crate::time::Moment;
+use crate::transport::{Datagrams, Stream};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A future that lives on one shard.
+pub(crate) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// Why an outbound could not be opened, and what the app is to see of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OpenError {
+    /// For events, logs and the status.
+    pub(crate) error: Error,
+    /// For the app behind the tun or SOCKS.
+    pub(crate) answer: Answer,
+}
+
+/// What an app is told when its flow cannot be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The target refused: RST; SOCKS reply 5.
+    Refused,
+    /// There is no way to the target: ICMP unreachable; SOCKS reply 4 or 3.
+    Unreachable,
+    /// A rule or the policy forbids it: RST, ICMP prohibited; SOCKS reply 2.
+    Forbidden,
+    /// Anything else: RST; SOCKS reply 1.
+    Failed,
+}
+
+/// A stream that an outbound has opened.
+pub(crate) struct OpenedStream {
+    /// The stream.
+    pub(crate) stream: Box<dyn Stream>,
+    /// The policy of the outbound's user.
+    pub(crate) level: Level,
+}
+
+/// A way out. Objects are shared by all flows of a shard; a flow's state is in what they open.
+pub(crate) trait Outbound {
+    /// The tag, as configured.
+    fn tag(&self) -> &Arc<str>;
+
+    /// Whether opening a stream tells at once if the target is there (freedom). Then an inbound answers its app after
+    /// opening; else it answers at once and dials afterwards.
+    fn connects_target(&self) -> bool;
+
+    /// Whether new flows are taken now: `false` while backing off from a server that does not answer.
+    fn admits(&self, now: Moment) -> bool;
+
+    /// Opens a TCP stream to `target`.
+    fn open_stream(self: Rc<Self>, shard: Rc<Shard>, target: Target) -> LocalFuture<Result<OpenedStream, OpenError>>;
+
+    /// Opens a UDP flow whose first datagram goes to `target`.
+    fn open_datagrams(
+        self: Rc<Self>,
+        shard: Rc<Shard>,
+        target: Target,
+    ) -> LocalFuture<Result<Box<dyn Datagrams>, OpenError>>;
+}

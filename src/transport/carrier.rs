@@ -1,0 +1,27 @@
+//! The one trait that every carrier implements.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+
+/// A reliable, ordered byte stream to a server, half-closable in the direction away from us.
+///
+/// Nothing is buffered here: bytes go from and to the caller's buffers.
+pub(crate) trait Carrier {
+    /// Waits until a read could return something, so that the caller takes a buffer only then. A false alarm is legal.
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Reads into `out`. Zero bytes mean the peer has ended its direction properly.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the carrier's own framing shows that the end was cut off; otherwise the socket's error.
+    fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Writes a prefix of `slices`, taken together, and returns its length (never 0 for a non-empty input).
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+
+    /// Ends our direction as this carrier does it: FIN on raw TCP, close_notify without FIN on TLS.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Makes dropping this carrier abort it (a RST on TCP), so that the peer cannot take a cut stream for a whole one.
+    fn abort(&mut self);
+}

@@ -1,0 +1,19 @@
+//! What carries a protocol to a server and back: carriers, the dialler, and the adapter that seals them.
+//!
+//! * A [`Carrier`] is a reliable byte stream to a server: a TCP socket today, TLS or WebSocket on top of one later. Each
+//!   carrier is one file here and implements that one small trait.
+//! * A [`Stream`] carries a flow's payload in pooled buffers. Both ends of a relay are streams: the tun flow or SOCKS
+//!   socket on one side, what an outbound opened on the other.
+//! * [`Datagrams`] is the same for UDP.
+//!
+//! Routing, policy and accounting do not belong here.
+
+mod carrier;
+pub(crate) mod dial;
+pub(crate) mod protect;
+pub(crate) mod sealed;
+mod stream;
+pub(crate) mod tcp;
+
+pub(crate) use carrier::Carrier;
+pub(crate) use stream::{Datagram, Datagrams, Stream, StreamError};

@@ -1,0 +1,109 @@
+//! What a relay moves data between: streams and datagram flows of pooled buffers.
+
+use crate::addr::Target;
+use crate::buffer::Buffer;
+use std::io;
+use std::task::{Context, Poll};
+
+/// Why a stream or datagram flow failed after it was open.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum StreamError {
+    /// The peer reset the connection, or the app behind the tun did.
+    #[error("connection reset by the peer")]
+    Reset,
+    /// The carrier closed before a valid response header.
+    #[error("the server closed before it answered")]
+    Rejected,
+    /// The carrier ended inside a record.
+    #[error("the stream was cut off inside a record")]
+    Truncated,
+    /// A record's tag did not verify, or its framing is impossible.
+    #[error("a record failed authentication")]
+    Forged,
+    /// The peer broke the protocol.
+    #[error("protocol violation: {0}")]
+    Protocol(&'static str),
+    /// A deadline passed.
+    #[error("timed out: {0}")]
+    Timeout(&'static str),
+    /// We ended it: stop, close_connection, a limit.
+    #[error("closed by this side")]
+    Closed,
+    /// The operating system's error.
+    #[error("{0}")]
+    Io(io::ErrorKind),
+}
+
+impl From<io::Error> for StreamError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => Self::Reset,
+            io::ErrorKind::UnexpectedEof => Self::Truncated,
+            io::ErrorKind::TimedOut => Self::Timeout("unacknowledged data"),
+            kind => Self::Io(kind),
+        }
+    }
+}
+
+/// One end of a relayed connection: payload in and out, in pooled buffers, half-closable.
+///
+/// The methods are polled from one task. After an error every method may return it again.
+pub(crate) trait Stream {
+    /// The next piece of payload; `None` when the peer has ended its direction (and ever after).
+    ///
+    /// At most `max` bytes are read when the stream reads into a buffer of its own choice: the most that the other end
+    /// takes in one piece without a copy. A buffer is taken from the pool only when data is at hand.
+    fn poll_recv(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Buffer>, StreamError>>;
+
+    /// Waits until [`Stream::send`] may be called.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>>;
+
+    /// Hands over payload, which may stay queued until [`Stream::poll_flush`]. Called only after `poll_ready`.
+    ///
+    /// # Errors
+    /// As [`Stream::poll_flush`].
+    fn send(&mut self, data: Buffer) -> Result<(), StreamError>;
+
+    /// The most payload that [`Stream::send`] takes in one buffer without a copy. May grow as the stream warms up.
+    fn send_limit(&self) -> usize;
+
+    /// Moves what is queued to the operating system. With nothing queued, sends what the protocol must say first
+    /// (the VMess header) if it has not gone yet.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>>;
+
+    /// Ends our direction after everything queued, as the protocol does it (terminating chunk, FIN).
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>>;
+
+    /// Makes dropping this stream visible to the peer as an abort, never as a proper end.
+    fn abort(&mut self);
+}
+
+/// One datagram: its payload and the other side's address.
+///
+/// To the network side that is the destination, from it the source.
+#[derive(Debug, Clone)]
+pub(crate) struct Datagram {
+    /// The payload, never empty.
+    pub(crate) data: Buffer,
+    /// The remote end: where it goes to, or where it comes from.
+    pub(crate) remote: Target,
+}
+
+/// A UDP flow of an outbound.
+pub(crate) trait Datagrams {
+    /// The next datagram from the network; `None` when the flow has ended.
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Datagram>, StreamError>>;
+
+    /// Waits until [`Datagrams::send`] may be called without queueing behind a blocked carrier.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>>;
+
+    /// Hands over one datagram. One that the protocol cannot carry (too large) is dropped and counted, not an error.
+    ///
+    /// # Errors
+    /// When the flow is broken.
+    fn send(&mut self, datagram: Datagram) -> Result<(), StreamError>;
+
+    /// Moves what is queued to the operating system.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>>;
+}
