@@ -1,0 +1,280 @@
+"""A small network laboratory: namespaces, processes and servers for the demo, the benchmark and the system tests.
+
+The script that uses it runs in a network namespace of its own, the *world*: `enter()` sees to that. The world holds the
+servers, on addresses of its loopback device. An *app* namespace holds a tun device as its only way out. Nothing here
+touches the machine's own network, and everything is gone when the script ends: a namespace lives as long as its
+processes, and every process is ended with the script.
+"""
+
+import atexit
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+WORLD4, WORLD6 = "10.77.0.1", "fd77::1"
+TUN4, TUN6, TUN_DNS = "172.19.0.1", "fd19::1", "172.19.0.2"
+USER = "b831381d-6324-4d53-ad4f-8cda48b30811"
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HOST = os.path.join(ROOT, "target", "host", "vmesskit")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class LabError(Exception):
+    """Something that the laboratory needs is missing or broke; the text says what and what to do."""
+
+
+def enter():
+    """Restarts this script in a network namespace of its own, unless it already is in one."""
+    outside = os.readlink("/proc/self/ns/net")
+    if os.environ.get("VMK_LAB", outside) != outside:
+        return world()
+    flags = "-n" if os.geteuid() == 0 else "-Urn"
+    if not shutil.which("unshare"):
+        raise LabError("`unshare` is missing: install the package util-linux")
+    probe = subprocess.run(["unshare", flags, "true"], capture_output=True, text=True)
+    if probe.returncode != 0:
+        raise LabError(f"cannot make a network namespace ({probe.stderr.strip()}): run as root")
+    os.environ["VMK_LAB"] = outside
+    child = subprocess.Popen(["unshare", flags, "--kill-child", "--fork", sys.executable, *sys.argv])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the child as well
+    signal.signal(signal.SIGTERM, lambda n, _frame: subprocess.run(["pkill", "-TERM", "-P", str(child.pid)]))
+    sys.exit(child.wait())
+
+
+def world():
+    """Sets up the world's addresses."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    run("ip", "link", "set", "lo", "up")
+    run("ip", "addr", "add", f"{WORLD4}/32", "dev", "lo")
+    subprocess.run(["ip", "addr", "add", f"{WORLD6}/128", "dev", "lo", "nodad"], capture_output=True)
+
+
+def run(*argv, **kwargs):
+    """Runs a command to its end and returns its output; raises a `LabError` with its words when it fails."""
+    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, **kwargs)
+    if done.returncode != 0:
+        raise LabError(f"`{' '.join(map(str, argv))}` failed: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+PROCESSES = []
+
+
+def _die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def spawn(argv, log=None, **kwargs):
+    """Starts a process that ends with this script. `log`: a path that takes its output."""
+    out = open(log, "wb") if log else subprocess.DEVNULL
+    kwargs.setdefault("stdout", out)
+    kwargs.setdefault("stderr", subprocess.STDOUT)
+    kwargs.setdefault("stdin", subprocess.DEVNULL)
+    child = subprocess.Popen(list(map(str, argv)), preexec_fn=_die_with_parent, **kwargs)
+    PROCESSES.append(child)
+    return child
+
+
+def end(child, number=signal.SIGTERM, timeout=10):
+    """Ends a process and returns its exit status."""
+    if child.poll() is None:
+        child.send_signal(number)
+        try:
+            child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    if child in PROCESSES:
+        PROCESSES.remove(child)
+    return child.returncode
+
+
+@atexit.register
+def _end_all():
+    for child in list(PROCESSES):
+        end(child, timeout=3)
+
+
+def wait_for(what, probe, timeout=10.0):
+    """Waits until `probe()` is true."""
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        if probe():
+            return
+        time.sleep(0.02)
+    raise LabError(f"{what}: not within {timeout:g} s")
+
+
+def listening(port, host="127.0.0.1"):
+    """Whether a TCP server listens there."""
+    try:
+        socket.create_connection((host, port), 0.5).close()
+        return True
+    except OSError:
+        return False
+
+
+def free_port():
+    """A TCP port that is free at the moment."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def cpu_seconds(pid):
+    """User and system time of a process so far."""
+    with open(f"/proc/{pid}/stat") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def memory_mib(pid, field="VmRSS"):
+    """Resident memory of a process in MiB; `VmHWM` is its peak."""
+    with open(f"/proc/{pid}/status") as f:
+        for line in f:
+            if line.startswith(field):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def wakeups(pid):
+    """How often the threads of a process have gone to sleep so far (voluntary context switches)."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/status") as f:
+            total += next(int(line.split()[1]) for line in f if line.startswith("voluntary"))
+    return total
+
+
+class Scratch:
+    """A folder for configs and logs that goes with the script."""
+
+    def __init__(self):
+        self.path = tempfile.mkdtemp(prefix="vmesskit-lab-")
+        atexit.register(shutil.rmtree, self.path, ignore_errors=True)
+
+    def file(self, name):
+        return os.path.join(self.path, name)
+
+    def json(self, name, value):
+        with open(self.file(name), "w") as f:
+            json.dump(value, f, indent=1)
+        return self.file(name)
+
+
+class App:
+    """A namespace for ordinary programs, whose only way out is a tun device."""
+
+    def __init__(self):
+        self.holder = spawn(["unshare", "-n", "sleep", "infinity"])
+        own = os.readlink("/proc/self/ns/net")
+
+        def moved():
+            try:
+                return os.readlink(f"/proc/{self.holder.pid}/ns/net") != own
+            except OSError:
+                return False
+
+        wait_for("the app namespace", moved)
+        self.prefix = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--"]
+        self.run("ip", "link", "set", "lo", "up")
+
+    def run(self, *argv, **kwargs):
+        """Runs a command inside; see `run`."""
+        return run(*self.prefix, *argv, **kwargs)
+
+    def spawn(self, argv, **kwargs):
+        """Starts a process inside; see `spawn`."""
+        return spawn([*self.prefix, *argv], **kwargs)
+
+    def adopt(self, name, mtu, v6=True):
+        """Takes the tun device `name` out of the world and makes it the default route."""
+        run("ip", "link", "set", name, "netns", self.holder.pid)
+        self.run("ip", "link", "set", name, "mtu", mtu, "txqueuelen", 500)
+        self.run("ip", "addr", "add", f"{TUN4}/30", "dev", name)
+        self.run("ip", "link", "set", name, "up")
+        self.run("ip", "route", "add", "default", "dev", name)
+        if v6:
+            self.run("ip", "addr", "add", f"{TUN6}/126", "dev", name, "nodad")
+            self.run("ip", "-6", "route", "add", "default", "dev", name)
+
+
+def make_tun(name, mtu):
+    """Makes a tun device in the world, for a program to attach to."""
+    run("ip", "tuntap", "add", "dev", name, "mode", "tun")
+    run("ip", "link", "set", name, "mtu", mtu)
+
+
+def drop_tun(name):
+    """Removes a tun device that never left the world, if it is there."""
+    subprocess.run(["ip", "link", "del", name], capture_output=True)
+
+
+def v2ray_server(scratch, port, clients=None, listen="127.0.0.1"):
+    """Starts a real V2Ray with a VMess inbound and returns the process."""
+    clients = clients or [{"id": USER, "alterId": 0}]
+    config = {
+        "log": {"loglevel": "warning", "access": "none"},
+        "inbounds": [{"listen": listen, "port": port, "protocol": "vmess", "settings": {"clients": clients}}],
+        "outbounds": [{"protocol": "freedom", "settings": {}}],
+    }
+    program = shutil.which("v2ray")
+    if not program:
+        raise LabError("`v2ray` is missing: install the Debian package v2ray")
+    server = spawn([program, "-config", scratch.json(f"server-{port}.json", config)], scratch.file(f"server-{port}.log"))
+    wait_for("the V2Ray server", lambda: server.poll() is not None or listening(port, listen))
+    if server.poll() is not None:
+        raise LabError("the V2Ray server ended: " + open(scratch.file(f"server-{port}.log")).read()[-500:])
+    return server
+
+
+def vmess_outbound(port, security="aes-128-gcm", user=USER, address="127.0.0.1", **more):
+    """A VMess outbound as V2Ray's JSON has it."""
+    users = [{"id": user, "alterId": 0, "security": security, **more}]
+    return {"protocol": "vmess", "tag": "proxy", "settings": {"vnext": [{"address": address, "port": port, "users": users}]}}
+
+
+def socks_inbound(port, **settings):
+    """A SOCKS inbound as V2Ray's JSON has it."""
+    return {"listen": "127.0.0.1", "port": port, "protocol": "socks", "tag": "socks",
+            "settings": {"auth": "noauth", "udp": True, **settings}}
+
+
+class Host:
+    """Our desktop host, with a config and perhaps a tun device."""
+
+    def __init__(self, scratch, config, tun=None, extra=(), program=HOST, name="host", wait=True):
+        if not os.path.exists(program):
+            raise LabError(f"{os.path.relpath(program, ROOT)} is missing: run scripts/build-desktop")
+        self.log = scratch.file(f"{name}.log")
+        argv = [program, "-config", scratch.json(f"{name}.json", config), *(["-tun", tun] if tun else []), *extra]
+        self.process = spawn(argv, self.log)
+        self.pid = self.process.pid
+        if wait:
+            self.ready(config)
+
+    def ready(self, config):
+        """Waits until it has started."""
+        ports = [i["port"] for i in config.get("inbounds", []) if i["protocol"] == "socks"]
+
+        def up():
+            if self.process.poll() is not None:
+                raise LabError("the host ended: " + self.output()[-800:])
+            return "started" in self.output() and all(listening(p) for p in ports)
+
+        wait_for("the start of the host", up)
+
+    def output(self):
+        with open(self.log, errors="replace") as f:
+            return f.read()
+
+    def stop(self):
+        """Stops it as a user would and returns its exit status."""
+        return end(self.process, signal.SIGTERM)
