@@ -97,8 +97,9 @@ def end(child, number=signal.SIGTERM, timeout=10):
 
 
 @atexit.register
-def _end_all():
-    for child in list(PROCESSES):
+def end_all():
+    """Ends every process that this script started."""
+    for child in reversed(list(PROCESSES)):
         end(child, timeout=3)
 
 

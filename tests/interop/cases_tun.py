@@ -1,0 +1,161 @@
+"""tun -> stack -> VMess -> a real V2Ray: the Linux kernel's TCP as the opposite end, at several MTUs, with loss."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import lab
+import rig
+
+DROP = """
+table inet loss {{
+  chain in {{ type filter hook input priority 0; policy accept; iifname "vmk0" numgen random mod 1000 < {rate} counter drop }}
+  chain out {{ type filter hook output priority 0; policy accept; oifname "vmk0" numgen random mod 1000 < {rate} counter drop }}
+}}
+"""
+LOOKUPS = """
+import os, socket, struct, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(6)
+names = [("n%d" % i) for i in range(100)]
+def query(i, name):
+    return struct.pack(">HHHHHH", i, 0x100, 1, 0, 0, 0) + bytes([len(name)]) + name.encode() + b"\\4test\\0\\0\\1\\0\\1"
+for i, name in enumerate(names): s.sendto(query(i, name), (sys.argv[1], 53))
+left = set(range(100))
+while left:
+    data = s.recv(2048)
+    i = struct.unpack(">H", data[:2])[0]
+    assert names[i].encode() in data and data[-4:] == socket.inet_aton("10.77.0.1"), i
+    left.discard(i)
+print("ok")
+"""
+
+
+def both_ways(world, app, size_name="big"):
+    """One download and one upload of each IP version, compared byte for byte."""
+    path = os.path.join(world.folder, size_name)
+    for host in (lab.WORLD4, f"[{lab.WORLD6}]"):
+        assert rig.fetch_digest(app.prefix, f"http://{host}/{size_name}") == world.digests[size_name], host
+        assert rig.upload_digest(app.prefix, path, f"http://{host}/up") == world.digests[size_name], host
+
+
+def every_mtu():
+    world = rig.World()
+    for mtu in (1280, 1500, 9000, 16000, 65535):
+        host, app = world.tun_host(mtu=mtu)
+        both_ways(world, app)
+        assert host.stop() == 0, mtu
+        lab.end(app.holder)
+
+
+def segmentation_offload():
+    world = rig.World()
+    host, app = world.tun_host(extra=("-vnet",))
+    both_ways(world, app)
+    assert host.stop() == 0
+
+
+def loss_both_ways():
+    world = rig.World(files=(("small", 20_000), ("big", 8 << 20)))
+    host, app = world.tun_host()
+    app.run("nft", "-f", "-", input=DROP.format(rate=20))
+    both_ways(world, app)
+    assert host.stop() == 0
+
+
+def udp_and_dns():
+    world = rig.World()
+    host, app = world.tun_host()
+    echo = ("import os, socket, sys\ns = socket.create_connection\n"
+            "s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)\n"
+            "s.settimeout(5); s.connect((sys.argv[1], 7))\n"
+            "for n in (1, 600, 1400, 1900):\n    d = os.urandom(n); s.send(d); assert s.recv(4096) == d, n\nprint('ok')")
+    for address in (lab.WORLD4, lab.WORLD6):
+        assert app.run(sys.executable, "-c", echo, address).strip() == "ok"
+    assert app.run("dig", "+short", "+time=3", f"@{lab.TUN_DNS}", "a.b.test").strip() == lab.WORLD4
+    assert app.run("dig", "+short", "+time=3", f"@{lab.TUN_DNS}", "a.b.test", "AAAA").strip() == lab.WORLD6
+    assert app.run("dig", "+short", "+tcp", "+time=3", f"@{lab.TUN_DNS}", "a.b.test").strip() == lab.WORLD4
+    assert "NXDOMAIN" in app.run("dig", "+time=3", f"@{lab.TUN_DNS}", "example.org")
+    assert " 0% packet loss" in app.run("ping", "-c", "2", "-i", "0.2", "-W", "2", lab.WORLD4)
+    assert " 0% packet loss" in app.run("ping", "-6", "-c", "2", "-i", "0.2", "-W", "2", lab.WORLD6)
+    assert host.stop() == 0
+
+
+def a_hundred_lookups_share_connections():
+    world = rig.World()
+    _host, app = world.tun_host()
+    assert app.run(sys.executable, "-c", LOOKUPS, lab.TUN_DNS).strip() == "ok"
+    assert rig.established(world.port) <= 2, rig.established(world.port)
+
+
+def private_dns_falls_back_at_once():
+    world = rig.World()
+    _host, app = world.tun_host()
+    probe = f"import socket\ntry:\n    socket.create_connection(('{lab.TUN_DNS}', 853), 5)\nexcept ConnectionRefusedError:\n    print('refused')"
+    start = time.monotonic()
+    assert app.run(sys.executable, "-c", probe).strip() == "refused" and time.monotonic() - start < 2
+
+
+def udp_443_is_rejected_when_asked():
+    world = rig.World()
+    config = world.tun_config(tun={"settings": {"udp443": "reject"}})
+    _host, app = world.tun_host(config)
+    probe = ("import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5)\n"
+             f"s.connect(('{lab.WORLD4}', 443)); s.send(b'x')\ntry:\n    s.recv(10)\nexcept ConnectionRefusedError:\n    print('refused')")
+    assert app.run(sys.executable, "-c", probe).strip() == "refused"
+
+
+def routes_pick_the_outbound():
+    """A port is sent straight out, another into nothing, the rest through VMess."""
+    world = rig.World()
+    rules = [{"type": "field", "port": "80", "outboundTag": "direct"}, {"type": "field", "port": 81, "outboundTag": "no"}]
+    config = world.tun_config(routing={"rules": rules})
+    config["outbounds"] += [{"protocol": "freedom", "tag": "direct"}, {"protocol": "blackhole", "tag": "no"}]
+    _host, app = world.tun_host(config)
+    lab.end(world.server)
+    assert rig.fetch_digest(app.prefix, f"http://{lab.WORLD4}/small") == world.digests["small"]
+    done = subprocess.run([*app.prefix, "curl", "-sS", "--max-time", "5", f"http://{lab.WORLD4}:81/"], capture_output=True)
+    assert done.returncode != 0
+    # Freedom tells what it knows: a closed port refuses.
+    done = subprocess.run([*app.prefix, "curl", "-sS", "--max-time", "5", f"http://{lab.WORLD4}:82/"], capture_output=True, text=True)
+    assert done.returncode != 0
+
+
+def an_idle_tunnel_never_wakes_up():
+    world = rig.World()
+    host, app = world.tun_host()
+    hold = ("import socket, sys, time\nheld = []\nfor _ in range(1000):\n    s = socket.create_connection((sys.argv[1], 80), 10)\n"
+            "    s.sendall(b'GET /none HTTP/1.1\\r\\nHost: w\\r\\n\\r\\n'); s.recv(4096); held.append(s)\nprint('held', flush=True)\ntime.sleep(60)")
+    child = app.spawn([sys.executable, "-c", hold, lab.WORLD4], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"held\n"
+    time.sleep(4)
+    before, resident = lab.wakeups(host.pid), lab.memory_mib(host.pid)
+    time.sleep(10)
+    woken = lab.wakeups(host.pid) - before
+    assert woken <= 2, f"{woken} wake-ups in 10 s"
+    assert resident < 24, f"{resident:.1f} MiB with 1000 idle flows"
+    lab.end(child)
+    assert host.stop() == 0
+
+
+def a_thousand_stalled_flows_stay_inside_the_limit():
+    world = rig.World(files=(("small", 20_000), ("big", 32 << 20)))
+    host, app = world.tun_host(extra=("-memory", "32"))
+    stall = ("import socket, sys, time\nheld = []\nfor _ in range(1000):\n    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)\n"
+             "    s.settimeout(10); s.connect((sys.argv[1], 80)); s.sendall(b'GET /big HTTP/1.1\\r\\nHost: w\\r\\n\\r\\n'); held.append(s)\n"
+             "print('held', flush=True)\ntime.sleep(60)")
+    child = app.spawn([sys.executable, "-c", stall, lab.WORLD4], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"held\n"
+    time.sleep(3)
+    peak = lab.memory_mib(host.pid, "VmHWM")
+    assert peak < 40, f"peak {peak:.1f} MiB with a limit of 32 for buffers"
+    # A new flow still gets through beside them.
+    assert rig.fetch_digest(app.prefix, f"http://{lab.WORLD4}/small") == world.digests["small"]
+    lab.end(child)
+    assert host.stop() == 0
+
+
+CASES = [every_mtu, segmentation_offload, loss_both_ways, udp_and_dns, a_hundred_lookups_share_connections,
+         private_dns_falls_back_at_once, udp_443_is_rejected_when_asked, routes_pick_the_outbound,
+         an_idle_tunnel_never_wakes_up, a_thousand_stalled_flows_stay_inside_the_limit]
