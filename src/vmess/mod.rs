@@ -1,20 +1,26 @@
 //! The VMess protocol as a pure machine: bytes in, bytes out. No socket, no clock, no randomness of its own.
 //!
-//! A connection is a request header, a response header and two independent chunk streams. [`client`] holds a client's
-//! half; a server's half mirrors it. What both share: [`id`] and [`kdf`] (identity and key derivation), [`auth`] (auth
-//! ids), [`header`] (the request header's plain form), [`keys`] (what the header's keys become), [`chunk`] (framing and
-//! sealing of bodies), [`datagram`] (UDP on top of chunks).
+//! A connection is a request header, a response header and two independent chunk streams. [`client`] holds a
+//! client's half; a server's half mirrors it. What both share: [`id`] and [`kdf`] (identity and key
+//! derivation), [`auth`] (auth ids), [`header`] and [`response`] (the headers' plain forms), [`envelope`]
+//! (their sealing), [`keys`] (what the header's keys become), [`chunk`] (framing and sealing of bodies),
+//! [`datagram`] (UDP on top of chunks).
 //!
-//! Source of the wire format: V2Ray's documentation and behaviour; `tests/data/vmess-vectors.json` holds known answers.
+//! Source of the wire format: V2Ray's documentation and behaviour; `tests/data/vmess-vectors.json` holds
+//! known answers.
 
 pub mod auth;
 pub mod chunk;
 pub mod client;
 pub mod datagram;
+pub mod envelope;
+pub mod fnv;
 pub mod header;
 pub mod id;
 pub mod kdf;
 pub mod keys;
+pub mod response;
+mod security;
 
-pub use id::Id;
-pub use header::{Command, Options, Security};
+pub use header::{Command, Options, Security, hardware_aes};
+pub use id::{CmdKey, Id};

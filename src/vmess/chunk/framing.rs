@@ -1,0 +1,165 @@
+//! What a request's security and options mean for the bytes of its bodies.
+
+use super::cipher::{Algorithm, CountingAead, MaskStream};
+use super::{MAX_PADDING, TAG};
+use crate::vmess::header::{Command, Options, Security};
+use crate::vmess::keys::BodyKeys;
+
+/// A combination of security and options that no body can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FramingError {
+    /// A security that is not built in, or `auto`, which is none.
+    #[error("security `{}` is not supported", .0.name())]
+    Unsupported(Security),
+    /// Padding without masking.
+    #[error("padding was asked for without masking")]
+    PaddingWithoutMasking,
+}
+
+/// How the bodies of one connection look; the same for both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Framing {
+    algorithm: Option<Algorithm>,
+    chunked: bool,
+    terminated: bool,
+    masked: bool,
+    padded: bool,
+    sealed_sizes: bool,
+}
+
+impl Framing {
+    /// Works out the framing of a request.
+    ///
+    /// AEAD bodies are always chunked; without [`Options::CHUNK_STREAM`] they only lack the terminating
+    /// chunk. An unprotected stream takes no padding and no sealed sizes whatever its options say, as in
+    /// V2Ray.
+    ///
+    /// # Errors
+    /// [`FramingError::Unsupported`] for `auto` and `aes-128-cfb`; [`FramingError::PaddingWithoutMasking`].
+    pub const fn new(security: Security, options: Options, command: Command) -> Result<Self, FramingError> {
+        let algorithm = match security {
+            Security::Aes128Gcm => Some(Algorithm::Aes128Gcm),
+            Security::Chacha20Poly1305 => Some(Algorithm::Chacha20Poly1305),
+            Security::None | Security::Zero => None,
+            Security::Auto | Security::Aes128Cfb => return Err(FramingError::Unsupported(security)),
+        };
+        let (masked, padded) =
+            (options.contains(Options::CHUNK_MASKING), options.contains(Options::GLOBAL_PADDING));
+        if padded && !masked {
+            return Err(FramingError::PaddingWithoutMasking);
+        }
+        let terminated = options.contains(Options::CHUNK_STREAM);
+        Ok(Self {
+            algorithm,
+            chunked: algorithm.is_some() || terminated,
+            terminated,
+            masked,
+            padded: padded && (algorithm.is_some() || matches!(command, Command::Udp)),
+            sealed_sizes: algorithm.is_some() && options.contains(Options::AUTHENTICATED_LENGTH),
+        })
+    }
+
+    /// The same framing with no terminating chunk written.
+    #[must_use]
+    pub const fn unterminated(self) -> Self {
+        Self { terminated: false, ..self }
+    }
+
+    /// Whether the body is cut into chunks at all; if not, it is bare payload.
+    pub const fn is_chunked(self) -> bool {
+        self.chunked
+    }
+
+    /// Whether a terminating chunk ends what is written.
+    pub const fn is_terminated(self) -> bool {
+        self.terminated
+    }
+
+    /// Whether data is sealed.
+    pub const fn is_sealed(self) -> bool {
+        self.algorithm.is_some()
+    }
+
+    /// Bytes of a chunk's size field.
+    pub const fn head_len(self) -> usize {
+        match (self.chunked, self.sealed_sizes) {
+            (false, _) => 0,
+            (true, false) => 2,
+            (true, true) => 2 + TAG,
+        }
+    }
+
+    /// Bytes that a chunk's data has beyond its payload.
+    pub const fn overhead(self) -> usize {
+        if self.algorithm.is_some() { TAG } else { 0 }
+    }
+
+    /// The most bytes that a chunk has behind its payload: tag and padding.
+    pub const fn max_tail(self) -> usize {
+        self.overhead() + if self.padded { MAX_PADDING } else { 0 }
+    }
+}
+
+/// The state of one direction that its writer and its reader have in common.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) framing: Framing,
+    pub(super) body: Option<CountingAead>,
+    /// Boxed: half a kilobyte that few connections need.
+    sizes: Option<Box<CountingAead>>,
+    masks: Option<MaskStream>,
+}
+
+impl Lane {
+    /// Makes the state of a direction with the body keys `keys`; `request` are the request direction's.
+    pub(super) fn new(framing: Framing, keys: &BodyKeys, request: &BodyKeys) -> Self {
+        let sealed = framing.algorithm.filter(|_| framing.sealed_sizes);
+        Self {
+            framing,
+            body: framing.algorithm.map(|algorithm| CountingAead::new(algorithm, keys)),
+            sizes: sealed.map(|algorithm| Box::new(CountingAead::new(algorithm, &request.chunk_length()))),
+            masks: (framing.chunked && framing.masked).then(|| MaskStream::new(&keys.iv)),
+        }
+    }
+
+    /// Draws the length of the next chunk's padding. Comes before the size of the same chunk.
+    #[inline]
+    pub(super) fn draw_padding(&mut self) -> usize {
+        match &mut self.masks {
+            Some(masks) if self.framing.padded => usize::from(masks.next_u16()) % (MAX_PADDING + 1),
+            _ => 0,
+        }
+    }
+
+    /// Writes the size field of a chunk with `size` bytes of data and padding, of which the tag is a part.
+    #[inline]
+    pub(super) fn write_size(&mut self, size: u16, head: &mut [u8]) {
+        if let Some(aead) = &mut self.sizes {
+            let (field, tag) = head.split_at_mut(2);
+            field.copy_from_slice(&size.saturating_sub(TAG as u16).to_be_bytes());
+            tag.copy_from_slice(&aead.seal(field));
+        } else {
+            head.copy_from_slice(&(size ^ self.draw_mask()).to_be_bytes());
+        }
+    }
+
+    /// Reads a size field: bytes of data and padding, and of padding alone. `None` if it does not
+    /// authenticate.
+    #[inline]
+    pub(super) fn read_size(&mut self, head: &[u8]) -> Option<(usize, usize)> {
+        if let Some(aead) = &mut self.sizes {
+            let mut sealed: [u8; 2 + TAG] = head.try_into().ok()?;
+            let &mut [high, low] = aead.open(&mut sealed)? else { return None };
+            return Some((usize::from(u16::from_be_bytes([high, low])) + TAG, self.draw_padding()));
+        }
+        let field: [u8; 2] = head.try_into().ok()?;
+        let padding = self.draw_padding();
+        Some((usize::from(u16::from_be_bytes(field) ^ self.draw_mask()), padding))
+    }
+
+    #[inline]
+    fn draw_mask(&mut self) -> u16 {
+        self.masks.as_mut().map_or(0, MaskStream::next_u16)
+    }
+}

@@ -1,0 +1,182 @@
+//! The reading end of a body.
+
+use super::framing::{Framing, Lane};
+use crate::vmess::keys::BodyKeys;
+use std::ops::Range;
+
+/// What [`Opener::open`] made of the bytes at hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// At least so many bytes must be at hand, counted from the start of the input, before a call can get
+    /// further.
+    ///
+    /// The next call's input begins with the same bytes.
+    Need(usize),
+    /// The first `consumed` bytes are done. The payload lies in `payload`; it is empty if these bytes held
+    /// none.
+    Data {
+        /// Where in the input the payload lies.
+        payload: Range<usize>,
+        /// Where the next call's input begins.
+        consumed: usize,
+    },
+    /// The terminating chunk: nothing follows in this direction. What does is consumed and ignored.
+    End {
+        /// Where the next call's input begins.
+        consumed: usize,
+    },
+}
+
+/// Why bytes from the peer could not be opened. The direction is dead then: every later call says the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Malformed: a chunk's size is less than the tag and padding that it must have.
+    #[error("a chunk is smaller than its tag and padding")]
+    Undersized,
+    /// Unauthenticated: a chunk, or its sealed size, was not sealed under this connection's keys.
+    #[error("a chunk does not authenticate")]
+    Forged,
+    /// The stream ended inside a chunk.
+    #[error("the stream ended inside a chunk")]
+    Truncated,
+    /// The stream ended before the response header did.
+    #[error("the stream ended before its response header")]
+    Unanswered,
+    /// Unauthenticated: the response header was not sealed under this connection's keys, or is no VMess at
+    /// all.
+    #[error("the response header does not authenticate")]
+    ForgedResponse,
+    /// Malformed: the response header is authentic and senseless, or answers another request.
+    #[error("the response header is malformed")]
+    MalformedResponse,
+}
+
+/// Where in a chunk the reader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Before a size field.
+    Size,
+    /// Behind a size field that has been read: bytes of the whole chunk, and of its padding.
+    Body { total: usize, padding: usize },
+    /// Behind the terminating chunk.
+    Ended,
+    /// Behind an error.
+    Failed(OpenError),
+}
+
+/// Opens one direction of a connection, chunk by chunk, in the buffer that it was read into.
+///
+/// One per direction; what it holds is under a kilobyte, and no call allocates.
+#[derive(Debug)]
+pub struct Opener {
+    lane: Lane,
+    state: State,
+    /// Bytes of an unfinished chunk were at hand when more were last asked for.
+    partial: bool,
+    /// An empty chunk that comes now is skipped.
+    skips_empty: bool,
+}
+
+impl Opener {
+    /// Makes the reading end of the direction whose body keys are `keys`; `request` are the request
+    /// direction's.
+    pub fn new(framing: Framing, keys: &BodyKeys, request: &BodyKeys) -> Self {
+        let lane = Lane::new(framing, keys, request);
+        Self { lane, state: State::Size, partial: false, skips_empty: false }
+    }
+
+    /// Skips an empty chunk at the very start of an unsealed stream, where it would be the end: sing-box
+    /// sends one with its response header.
+    #[must_use]
+    pub fn skipping_empty_start(self) -> Self {
+        Self { skips_empty: !self.lane.framing.is_sealed(), ..self }
+    }
+
+    /// How this direction's bytes look.
+    pub const fn framing(&self) -> Framing {
+        self.lane.framing
+    }
+
+    /// Opens the chunk at the start of `input`, in place.
+    ///
+    /// `input` begins with the first byte not yet consumed. A size field is decoded once, as soon as it is
+    /// whole, so an input may grow byte by byte. Without chunks everything at hand is payload. A chunk holds
+    /// at most 65,569 bytes.
+    ///
+    /// # Errors
+    /// [`OpenError::Undersized`] and [`OpenError::Forged`].
+    pub fn open(&mut self, input: &mut [u8]) -> Result<Opened, OpenError> {
+        let opened = self.advance(input);
+        match opened {
+            Err(error) => self.state = State::Failed(error),
+            Ok(Opened::Need(_)) => self.partial = !input.is_empty(),
+            Ok(_) => self.partial = false,
+        }
+        opened
+    }
+
+    /// Whether the end of the carrier would be a proper end of this stream now, terminating chunk or not.
+    ///
+    /// True between chunks, once [`Opener::open`] has seen everything that has come.
+    pub const fn at_boundary(&self) -> bool {
+        match self.state {
+            State::Size => !self.partial,
+            State::Ended => true,
+            State::Body { .. } | State::Failed(_) => false,
+        }
+    }
+
+    /// Judges the end of the carrier.
+    ///
+    /// # Errors
+    /// [`OpenError::Truncated`] inside a chunk; after an error, that error.
+    pub const fn check_end(&self) -> Result<(), OpenError> {
+        match self.state {
+            State::Failed(error) => Err(error),
+            _ if self.at_boundary() => Ok(()),
+            _ => Err(OpenError::Truncated),
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self, input: &mut [u8]) -> Result<Opened, OpenError> {
+        let framing = self.lane.framing;
+        let (total, padding) = match self.state {
+            State::Body { total, padding } => (total, padding),
+            State::Size if framing.is_chunked() => {
+                let Some(head) = input.get(..framing.head_len()) else {
+                    return Ok(Opened::Need(framing.head_len()));
+                };
+                let (size, padding) = self.lane.read_size(head).ok_or(OpenError::Forged)?;
+                if size < framing.overhead() + padding {
+                    return Err(OpenError::Undersized);
+                }
+                (framing.head_len() + size, padding)
+            }
+            State::Size if input.is_empty() => return Ok(Opened::Need(1)),
+            State::Size => return Ok(Opened::Data { payload: 0..input.len(), consumed: input.len() }),
+            State::Ended => return Ok(Opened::End { consumed: input.len() }),
+            State::Failed(error) => return Err(error),
+        };
+        // At least head and overhead: a size that says less has been refused.
+        let sealed = framing.head_len()..total - padding;
+        let payload = sealed.start..sealed.end - framing.overhead();
+        // The padding of the terminating chunk means nothing and is not waited for.
+        let needed = if payload.is_empty() { sealed.end } else { total };
+        if input.len() < needed {
+            self.state = State::Body { total, padding };
+            return Ok(Opened::Need(needed));
+        }
+        if let (Some(aead), Some(data)) = (&mut self.lane.body, input.get_mut(sealed)) {
+            aead.open(data).ok_or(OpenError::Forged)?;
+        }
+        let skipped = std::mem::take(&mut self.skips_empty);
+        if payload.is_empty() && !skipped {
+            self.state = State::Ended;
+            return Ok(Opened::End { consumed: input.len() });
+        }
+        self.state = State::Size;
+        Ok(Opened::Data { payload, consumed: total })
+    }
+}
