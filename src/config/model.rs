@@ -4,6 +4,7 @@
 use crate::addr::{Cidr, Host, Network, Target};
 use crate::vmess::{Id, Security};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,8 +105,8 @@ pub enum Icmp {
     Drop,
 }
 
-/// Settings of a SOCKS inbound.
-#[derive(Debug, Clone, PartialEq)]
+/// Settings of a SOCKS inbound. Its `Debug` does not show accounts.
+#[derive(Clone, PartialEq)]
 pub struct Socks {
     /// The address to listen on.
     pub listen: SocketAddr,
@@ -117,6 +118,18 @@ pub struct Socks {
     pub ip: Option<IpAddr>,
     /// The policy level of its users.
     pub level: u32,
+}
+
+impl fmt::Debug for Socks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socks")
+            .field("listen", &self.listen)
+            .field("accounts", &format_args!("{} (hidden)", self.accounts.len()))
+            .field("udp", &self.udp)
+            .field("ip", &self.ip)
+            .field("level", &self.level)
+            .finish()
+    }
 }
 
 /// An outbound.
@@ -216,7 +229,7 @@ pub struct Rule {
     pub outbound: usize,
 }
 
-/// A pattern for a domain name. The texts are in lower case.
+/// A pattern for a domain name. The texts, but for regular expressions, are in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DomainPattern {
     /// The name holds the text (V2Ray's plain form and `keyword:`).
@@ -225,7 +238,7 @@ pub enum DomainPattern {
     Suffix(String),
     /// The name is the text (`full:`).
     Full(String),
-    /// The regular expression matches somewhere in the name (`regexp:`); known to compile.
+    /// The regular expression matches somewhere in the name (`regexp:`, `dotless:`); as written, known to compile.
     Regexp(String),
 }
 
@@ -236,6 +249,13 @@ pub struct Policy {
     pub levels: BTreeMap<u32, Level>,
     /// Whether inbounds and outbounds are counted, up and down: `statsInboundUplink` and so on.
     pub system: SystemStats,
+}
+
+impl Policy {
+    /// The policy of a level, with defaults for what the config does not say.
+    pub fn level(&self, level: u32) -> Level {
+        self.levels.get(&level).copied().unwrap_or_default()
+    }
 }
 
 /// Which totals are kept by tag.

@@ -1,0 +1,237 @@
+//! Outbounds: what every one has (tag, transport, mux), the table of their protocols, and the simple ones.
+
+use super::diagnostic::Diagnostic;
+use super::model::{DomainStrategy, Freedom, Outbound, OutboundProtocol};
+use super::nearest::nearest;
+use super::stream::{self, Carrier, Side};
+use super::vmess;
+use super::walk::{Node, Object};
+use crate::addr::Host;
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+const KEYS: &[&str] = &[
+    "protocol",
+    "tag",
+    "settings",
+    "streamSettings",
+    "sendThrough",
+    "proxySettings",
+    "mux",
+    "domainStrategy",
+];
+
+/// Reads one protocol's settings.
+type Reader = fn(&Object<'_>, Carrier) -> Option<OutboundProtocol>;
+
+/// The protocols that V2Ray and we know; those without a reader come in a later version, or never.
+const PROTOCOLS: &[(&str, Option<Reader>)] = &[
+    ("vmess", Some(vmess::read)),
+    ("freedom", Some(freedom)),
+    ("blackhole", Some(blackhole)),
+    ("dns", None),
+    ("socks", None),
+    ("http", None),
+    ("vless", None),
+    ("trojan", None),
+    ("shadowsocks", None),
+    ("mtproto", None),
+    ("loopback", None),
+    ("wireguard", None),
+];
+
+/// What was read of an outbound.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The tag, also when the rest is wrong, so that rules may name it.
+    pub(super) tag: Arc<str>,
+    /// The outbound; `None` after an error.
+    pub(super) outbound: Option<Outbound>,
+}
+
+/// Reads all outbounds: the old `outbound` and `outboundDetour`, then `outbounds`, as V2Ray orders them.
+pub(super) fn read_all(top: &Object<'_>) -> Vec<Entry> {
+    let nodes = nodes(top, true);
+    if nodes.is_empty() && top.get("outbounds").is_none_or(|node| node.value().is_array()) {
+        let finding =
+            Diagnostic::error(top.path_of("outbounds"), "there is no outbound, so traffic has no way out");
+        top.report(finding.allowed("a list with at least one outbound; the first is the default route"));
+    }
+    let mut tags = HashSet::new();
+    let mut entries = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let Some(object) = node.object(KEYS) else { continue };
+        let entry = read(&object);
+        if !entry.tag.is_empty() && !tags.insert(Arc::clone(&entry.tag)) {
+            let finding = Diagnostic::error(object.path_of("tag"), "this tag is used by an outbound before");
+            top.report(finding.found(format!("{:?}", entry.tag)).hint("give each its own tag"));
+        }
+        entries.push(entry);
+    }
+    entries
+}
+
+/// The nodes of all outbounds; `warn` reports the old keys.
+pub(super) fn nodes<'a>(top: &Object<'a>, warn: bool) -> Vec<Node<'a>> {
+    let old = |key, hint: &str| {
+        let node = top.get(key)?;
+        if warn {
+            node.warning("an old key", |finding| finding.hint(hint));
+        }
+        Some(node)
+    };
+    let mut nodes = Vec::new();
+    nodes.extend(old("outbound", "move it into the list `outbounds`"));
+    if let Some(node) = old("outboundDetour", "move its entries into the list `outbounds`") {
+        nodes.extend(node.entries().unwrap_or_default());
+    }
+    nodes.extend(top.entries("outbounds"));
+    nodes
+}
+
+/// Reads an outbound.
+fn read(object: &Object<'_>) -> Entry {
+    let allowed: Vec<&str> =
+        PROTOCOLS.iter().filter(|(_, reader)| reader.is_some()).map(|(name, _)| *name).collect();
+    let node = object.required("protocol", &allowed.join(", "));
+    let name = node.as_ref().and_then(|node| node.text()).unwrap_or_default();
+    let tag: Arc<str> = object.text("tag").into();
+    let known = PROTOCOLS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    let mut carrier = Carrier { tls: false };
+    if let Some(node) = object.get("streamSettings") {
+        match known {
+            Some(("blackhole", _)) => node.no_effect("a blackhole connects to nothing"),
+            _ => carrier = stream::read(&node, Side::Outbound).unwrap_or(carrier),
+        }
+    }
+    check_common(object);
+    let protocol = match (node, known) {
+        (_, Some((_, Some(reader)))) => reader(object, carrier),
+        (Some(node), Some((name, None))) => {
+            let hint = format!("this version has {}", allowed.join(", "));
+            node.unsupported(&format!("the outbound protocol `{name}`"), &hint);
+            None
+        }
+        (Some(node), None) if node.value().is_string() => {
+            let near = nearest(name, PROTOCOLS.iter().map(|(name, _)| *name));
+            let hint = near.map_or_else(String::new, |name| format!("did you mean `{name}`?"));
+            node.error("unknown outbound protocol", |finding| finding.allowed(allowed.join(", ")).hint(hint));
+            None
+        }
+        _ => None,
+    };
+    let outbound = protocol.map(|protocol| Outbound { tag: Arc::clone(&tag), protocol });
+    Entry { tag, outbound }
+}
+
+/// Checks `sendThrough`, `proxySettings`, `mux` and `domainStrategy`.
+fn check_common(object: &Object<'_>) {
+    if let Some(node) = object.get("sendThrough")
+        && let Some(text) = node.text()
+    {
+        match text.trim().parse::<IpAddr>() {
+            Ok(ip) if ip.is_unspecified() => {}
+            Ok(_) => node.unsupported("sending from a chosen address", "remove the key"),
+            Err(_) => {
+                node.error("not an IP address", |finding| finding.allowed("an IP address of this device"))
+            }
+        }
+    }
+    if let Some(node) = object.get("proxySettings")
+        && let Some(settings) = node.object(&["tag", "transportLayer"])
+        && let Some(tag) = settings.required("tag", "the tag of an outbound")
+        && tag.text().is_some()
+    {
+        node.unsupported("a chain of outbounds", "remove `proxySettings`");
+    }
+    if let Some(node) = object.get("mux") {
+        check_mux(&node);
+    }
+    if let Some(node) = object.get("domainStrategy").filter(|node| !node.is_empty()) {
+        node.ignored(
+            "`domainStrategy` of an outbound",
+            "the server's name is resolved to any of its addresses",
+        );
+    }
+}
+
+/// Checks `mux`. Traffic flows without it, a connection each, so that it is ignored with a warning.
+fn check_mux(node: &Node<'_>) {
+    const KEYS: &[&str] = &["enabled", "concurrency", "xudpConcurrency", "xudpProxyUDP443", "packetEncoding"];
+    let Some(object) = node.object(KEYS) else { return };
+    let concurrency = object.get("concurrency").and_then(|node| {
+        let concurrency = node.value().as_i64();
+        if !concurrency.is_some_and(|number| (i64::from(i16::MIN)..=1024).contains(&number)) {
+            let allowed = "a whole number: below 0 turns mux off, 0 means 8, 1 to 1024";
+            node.error("wrong concurrency", |finding| finding.allowed(allowed));
+        }
+        concurrency
+    });
+    if let Some(node) = object.get("enabled")
+        && node.flag() == Some(true)
+        && concurrency.unwrap_or(0) >= 0
+    {
+        node.ignored("mux", "each connection is made on its own");
+    }
+}
+
+/// Reads a `freedom` outbound.
+fn freedom(outbound: &Object<'_>, _carrier: Carrier) -> Option<OutboundProtocol> {
+    const KEYS: &[&str] = &["domainStrategy", "redirect", "userLevel", "timeout"];
+    const STRATEGIES: &[(&str, DomainStrategy)] = &[
+        ("AsIs", DomainStrategy::Any),
+        ("UseIP", DomainStrategy::Any),
+        ("UseIPv4", DomainStrategy::Ipv4),
+        ("UseIPv6", DomainStrategy::Ipv6),
+        ("", DomainStrategy::Any),
+    ];
+    let settings = outbound.section("settings", KEYS)?;
+    let strategy = match settings.get("domainStrategy") {
+        None => DomainStrategy::Any,
+        Some(node) => node.choice("domain strategy", STRATEGIES)?,
+    };
+    let redirect = match settings.get("redirect") {
+        None => None,
+        Some(node) if node.is_empty() => None,
+        Some(node) => Some(redirect(&node)?),
+    };
+    if let Some(node) = settings.get("timeout")
+        && node.number_u32().is_some_and(|seconds| seconds > 0)
+    {
+        node.no_effect("`policy` sets the timeouts");
+    }
+    Some(OutboundProtocol::Freedom(Freedom { strategy, redirect, level: settings.level("userLevel") }))
+}
+
+/// Reads `HOST:PORT`, `[IPV6]:PORT` or `:PORT`.
+fn redirect(node: &Node<'_>) -> Option<(Option<Host>, u16)> {
+    let text = node.text()?.trim();
+    let read = || {
+        let (host, port) = text.rsplit_once(':')?;
+        let port = port.parse().ok().filter(|port| *port > 0)?;
+        let bare_v6 = host.contains(':') && !host.starts_with('[');
+        match host {
+            "" => Some((None, port)),
+            _ if bare_v6 => None,
+            _ => Some((Some(Host::parse(host)?), port)),
+        }
+    };
+    let redirect = read();
+    if redirect.is_none() {
+        let allowed = "\"host:port\", \"[IPv6]:port\" or \":port\", with a port from 1 to 65535";
+        node.error("not a target", |finding| finding.allowed(allowed));
+    }
+    redirect
+}
+
+/// Reads a `blackhole` outbound.
+fn blackhole(outbound: &Object<'_>, _carrier: Carrier) -> Option<OutboundProtocol> {
+    let settings = outbound.section("settings", &["response"])?;
+    let Some(response) = settings.get("response") else {
+        return Some(OutboundProtocol::Blackhole { http: false });
+    };
+    let kind = response.object(&["type"])?.required("type", "none, http")?;
+    let http = kind.choice("response", &[("none", false), ("http", true)])?;
+    Some(OutboundProtocol::Blackhole { http })
+}
