@@ -1,0 +1,305 @@
+//! The resolver for server names, which must not go through the tunnel: our own client over protected sockets.
+//!
+//! It asks the servers that the host named for the network below; on a system that has none, those of the system's
+//! resolv.conf, after its hosts file. The C library's resolver is never used: it blocks, and its sockets cannot be
+//! protected.
+
+use super::cache::Cache;
+use super::exchange::{self, Families, unresolved};
+use super::message::Name;
+use super::system::SystemView;
+use crate::engine::Shard;
+use crate::engine::api::NetworkInfo;
+use crate::error::{Error, ErrorKind};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+const DNS_PORT: u16 = 53;
+/// How many names are looked up at a time, each with a socket or two.
+const MAX_LOOKUPS: usize = 128;
+
+type Outcome = Result<Arc<[IpAddr]>, Error>;
+
+/// A shard's resolver. Lookups of the same name share one exchange; answers are remembered for their TTL.
+pub(crate) struct Resolver {
+    state: RefCell<State>,
+    /// The servers' port; tests have another one.
+    port: Cell<u16>,
+}
+
+#[derive(Default)]
+struct State {
+    cache: Cache,
+    lookups: HashMap<Arc<str>, watch::Receiver<Option<Outcome>>>,
+    /// Counts networks: what was asked on an older one is not remembered.
+    network: u64,
+}
+
+impl Resolver {
+    /// The addresses of `name`, at least one, outside the tunnel. An IP literal is its own address.
+    ///
+    /// # Errors
+    /// `ServerUnreachable` at `Stage::Resolve` with the reason: no such name, no address, no answer, no server to ask;
+    /// `ProtectFailed` if the host refuses a socket; `ResourceLimit` beyond 128 lookups at a time.
+    pub(crate) async fn lookup(&self, shard: &Rc<Shard>, name: &str) -> Result<Vec<IpAddr>, Error> {
+        if let Ok(ip) = name.parse() {
+            return Ok(vec![ip]);
+        }
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        if let Some(known) = self.state.borrow().cache.get(shard.clock.now(), &name) {
+            return if known.is_empty() { Err(absent()) } else { Ok(known.to_vec()) };
+        }
+        let mut outcome = self.join(shard, name)?;
+        let ended = || Error::new(ErrorKind::Stopped, "the tunnel ended during a lookup");
+        let outcome = outcome.wait_for(Option::is_some).await.map_err(|_| ended())?.clone();
+        outcome.ok_or_else(ended)?.map(|addresses| addresses.to_vec())
+    }
+
+    /// Forgets everything, because the network below is another one. Lookups under way end, unremembered.
+    pub(crate) fn clear(&self) {
+        let mut state = self.state.borrow_mut();
+        state.cache.clear();
+        state.lookups.clear();
+        state.network += 1;
+    }
+
+    /// Joins the lookup of a name, or starts one. It is a task of its own: those who wait may come and go.
+    fn join(&self, shard: &Rc<Shard>, name: String) -> Result<watch::Receiver<Option<Outcome>>, Error> {
+        let mut state = self.state.borrow_mut();
+        if let Some(under_way) = state.lookups.get(name.as_str()) {
+            return Ok(under_way.clone());
+        }
+        if state.lookups.len() >= MAX_LOOKUPS {
+            return Err(Error::new(
+                ErrorKind::ResourceLimit { what: "lookups" },
+                "too many names are being resolved",
+            ));
+        }
+        let name: Arc<str> = name.into();
+        let (sender, receiver) = watch::channel(None);
+        state.lookups.insert(Arc::clone(&name), receiver.clone());
+        let network = state.network;
+        let task = Rc::clone(shard);
+        shard.spawn(async move {
+            let result = resolve(&task, &name).await;
+            task.resolver.settle(&task, network, name, &result);
+            let outcome = match result {
+                Ok((addresses, _)) if addresses.is_empty() => Err(absent()),
+                Ok((addresses, _)) => Ok(addresses.into()),
+                Err(error) => Err(error),
+            };
+            // Nobody may be waiting any more.
+            sender.send_replace(Some(outcome));
+        });
+        Ok(receiver)
+    }
+
+    fn settle(
+        &self,
+        shard: &Shard,
+        network: u64,
+        name: Arc<str>,
+        result: &Result<(Vec<IpAddr>, u32), Error>,
+    ) {
+        let mut state = self.state.borrow_mut();
+        if state.network != network {
+            return;
+        }
+        state.lookups.remove(&name);
+        if let Ok((addresses, ttl)) = result {
+            state.cache.put(shard.clock.now(), name, addresses, *ttl);
+        }
+    }
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self { state: RefCell::default(), port: Cell::new(DNS_PORT) }
+    }
+}
+
+/// The addresses of a name (none: it has none) and their TTL in seconds.
+async fn resolve(shard: &Rc<Shard>, name: &str) -> Result<(Vec<IpAddr>, u32), Error> {
+    let port = shard.resolver.port.get();
+    if name == "localhost" || name.ends_with(".localhost") {
+        // RFC 6761, section 6.3: never asked of a server.
+        return Ok((vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], u32::MAX));
+    }
+    let network = shard.network.borrow().clone().filter(|network| !network.dns.is_empty());
+    if let Some(network) = network {
+        let servers: Vec<_> = network.dns.iter().map(|ip| server(*ip, port, network.index)).collect();
+        return ask(shard, name, families(&network), &servers).await;
+    }
+    let owned = name.to_owned();
+    let system = tokio::task::spawn_blocking(move || SystemView::read(&owned)).await.unwrap_or_default();
+    if !system.hosts.is_empty() {
+        return Ok((system.hosts, 0));
+    }
+    if system.servers.is_empty() {
+        let hint = "give Platform.resolve or NetworkInfo.dns";
+        return Err(unresolved("no DNS server is known").with_hint(hint));
+    }
+    let servers: Vec<_> = system.servers.iter().map(|ip| server(*ip, port, 0)).collect();
+    let both = Families { v4: true, v6: true };
+    if !name.contains('.') {
+        for domain in &system.search {
+            let found = ask(shard, &format!("{name}.{domain}"), both, &servers).await?;
+            if !found.0.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+    ask(shard, name, both, &servers).await
+}
+
+async fn ask(
+    shard: &Rc<Shard>,
+    name: &str,
+    families: Families,
+    servers: &[SocketAddr],
+) -> Result<(Vec<IpAddr>, u32), Error> {
+    let name = Name::from_text(name).ok_or_else(|| unresolved("the name is not a legal domain name"))?;
+    let found = exchange::ask(shard, &name, families, servers).await?;
+    Ok((found.addresses, found.ttl))
+}
+
+/// The address of a DNS server; a link-local one is on the network's own interface.
+fn server(ip: IpAddr, port: u16, interface: u32) -> SocketAddr {
+    match ip {
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => SocketAddrV6::new(ip, port, 0, interface).into(),
+        ip => SocketAddr::new(ip, port),
+    }
+}
+
+/// Which addresses are of use on a network. A host that says nothing of it means both.
+fn families(network: &NetworkInfo) -> Families {
+    match (network.has_v4, network.has_v6, network.nat64_prefix) {
+        (true, false, _) => Families { v4: true, v6: false },
+        (false, true, None) => Families { v4: false, v6: true },
+        _ => Families { v4: true, v6: true },
+    }
+}
+
+fn absent() -> Error {
+    unresolved("the name does not exist or has no address")
+        .with_hint("check the server's address in the config")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exchange::tests::{Act, server as scripted, shard};
+    use super::*;
+    use crate::error::Stage;
+    use tokio::task::{LocalSet, spawn_local};
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, test);
+    }
+
+    /// A shard on a network whose one DNS server acts so, and the count of its queries.
+    async fn network(act: Act) -> (Rc<Shard>, Rc<Cell<usize>>) {
+        let (addr, count) = scripted(act).await;
+        let shard = shard();
+        shard.resolver.port.set(addr.port());
+        *shard.network.borrow_mut() = Some(NetworkInfo { dns: vec![addr.ip()], ..NetworkInfo::default() });
+        (shard, count)
+    }
+
+    async fn lookup(shard: &Rc<Shard>, name: &str) -> Result<Vec<IpAddr>, Error> {
+        shard.resolver.lookup(shard, name).await
+    }
+
+    #[test]
+    fn lookups_of_one_name_share_an_exchange_and_its_memory() {
+        run(async {
+            let (shard, count) = network(Act::Late(20, 1)).await;
+            let tasks: Vec<_> = ["Server.Example", "server.example.", "server.example"]
+                .map(|name| {
+                    spawn_local({
+                        let shard = Rc::clone(&shard);
+                        async move { lookup(&shard, name).await }
+                    })
+                })
+                .into();
+            for task in tasks {
+                assert_eq!(task.await.expect("it ran").expect("found").len(), 2);
+            }
+            assert_eq!(lookup(&shard, "server.example").await.expect("found").len(), 2);
+            assert_eq!(count.get(), 2, "A and AAAA, once");
+            shard.resolver.clear();
+            lookup(&shard, "server.example").await.expect("found");
+            assert_eq!(count.get(), 4, "another network is asked again");
+        });
+    }
+
+    #[test]
+    fn a_lookup_outlives_the_one_who_asked_first() {
+        run(async {
+            let (shard, count) = network(Act::Late(20, 1)).await;
+            let first = spawn_local({
+                let shard = Rc::clone(&shard);
+                async move { lookup(&shard, "server.example").await }
+            });
+            tokio::task::yield_now().await;
+            first.abort();
+            assert!(lookup(&shard, "server.example").await.is_ok());
+            assert_eq!(count.get(), 2);
+        });
+    }
+
+    #[test]
+    fn what_an_older_network_said_is_not_remembered() {
+        run(async {
+            let (shard, count) = network(Act::Late(20, 1)).await;
+            let early = spawn_local({
+                let shard = Rc::clone(&shard);
+                async move { lookup(&shard, "server.example").await }
+            });
+            tokio::task::yield_now().await;
+            shard.resolver.clear();
+            assert!(early.await.expect("it ran").is_ok(), "who asked gets an answer");
+            assert!(lookup(&shard, "server.example").await.is_ok());
+            assert_eq!(count.get(), 4);
+        });
+    }
+
+    #[test]
+    fn absence_is_an_error_and_is_remembered() {
+        run(async {
+            let (shard, count) = network(Act::Code(3)).await;
+            for _ in 0..3 {
+                let error = lookup(&shard, "server.example").await.expect_err("there is none");
+                assert_eq!(error.kind, ErrorKind::ServerUnreachable { stage: Stage::Resolve });
+                assert!(!error.to_string().contains("server.example"), "no name in a text");
+            }
+            assert!(count.get() <= 2);
+        });
+    }
+
+    #[test]
+    fn literals_and_localhost_ask_nobody() {
+        run(async {
+            let (shard, count) = network(Act::Silent).await;
+            assert_eq!(lookup(&shard, "192.0.2.1").await, Ok(vec![[192, 0, 2, 1].into()]));
+            assert!(lookup(&shard, "localhost").await.expect("known").iter().all(IpAddr::is_loopback));
+            assert!(lookup(&shard, &"a".repeat(64)).await.is_err());
+            assert_eq!(count.get(), 0);
+        });
+    }
+
+    #[test]
+    fn a_network_of_one_family_is_asked_for_that_one() {
+        let info = |has_v4, has_v6| NetworkInfo { has_v4, has_v6, ..NetworkInfo::default() };
+        assert_eq!(families(&info(true, false)), Families { v4: true, v6: false });
+        assert_eq!(families(&info(false, true)), Families { v4: false, v6: true });
+        assert_eq!(families(&info(false, false)), Families { v4: true, v6: true });
+        let nat64 =
+            NetworkInfo { nat64_prefix: Some("64:ff9b::".parse().expect("literal")), ..info(false, true) };
+        assert_eq!(families(&nat64), Families { v4: true, v6: true });
+    }
+}
