@@ -10,6 +10,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
 /// Free bytes before the data of a new buffer: a size field (18 with authenticated length) and a mux frame header.
@@ -55,7 +57,8 @@ impl Class {
     }
 }
 
-const _: () = assert!(Class::Record.capacity() >= 16_305 && Class::Large.slab_len() - HEADROOM >= 65_535 + 18);
+const _: () =
+    assert!(Class::Record.capacity() >= 16_305 && Class::Large.slab_len() - HEADROOM >= 65_535 + 18);
 
 struct Slab {
     bytes: Box<[u8]>,
@@ -66,8 +69,17 @@ struct Slab {
 struct State {
     limit: usize,
     used: usize,
+    /// The same as `used`, for other threads to read.
+    gauge: Arc<AtomicU64>,
     free: [Vec<Rc<Slab>>; 3],
     waiting: Vec<Waker>,
+}
+
+impl State {
+    fn set_used(&mut self, used: usize) {
+        self.used = used;
+        self.gauge.store(used as u64, Relaxed);
+    }
 }
 
 /// A shard's pool of slabs, bounded in bytes. Clones share the same memory.
@@ -79,8 +91,13 @@ pub struct Pool {
 impl Pool {
     /// Makes a pool that hands out at most `limit` bytes of slabs at a time.
     pub fn new(limit: usize) -> Self {
+        Self::with_gauge(limit, Arc::default())
+    }
+
+    /// Makes a pool that keeps [`Pool::used`] in `gauge` too, where other threads can read it.
+    pub fn with_gauge(limit: usize, gauge: Arc<AtomicU64>) -> Self {
         let free = [Vec::new(), Vec::new(), Vec::new()];
-        Self { state: Rc::new(RefCell::new(State { limit, used: 0, free, waiting: Vec::new() })) }
+        Self { state: Rc::new(RefCell::new(State { limit, used: 0, gauge, free, waiting: Vec::new() })) }
     }
 
     /// Takes an empty, writable buffer; `None` when that would pass the pool's limit.
@@ -89,7 +106,8 @@ impl Pool {
         if state.used + class.slab_len() > state.limit {
             return None;
         }
-        state.used += class.slab_len();
+        let used = state.used + class.slab_len();
+        state.set_used(used);
         let slab = state.free[class as usize].pop().unwrap_or_else(|| {
             let bytes = vec![0; class.slab_len()].into_boxed_slice();
             Rc::new(Slab { bytes, class, pool: Rc::downgrade(&self.state) })
@@ -177,6 +195,11 @@ impl Buffer {
     /// Bytes of memory that this buffer keeps from its pool: the whole slab, however short the range is.
     pub fn held(&self) -> usize {
         self.slab.as_ref().map_or(0, |slab| slab.bytes.len())
+    }
+
+    /// Whether both buffers lie in the same slab, so that they hold its memory together.
+    pub fn shares(&self, other: &Self) -> bool {
+        matches!((&self.slab, &other.slab), (Some(a), Some(b)) if Rc::ptr_eq(a, b))
     }
 
     /// The whole slab and the range of the data in it, for work in place; `None` while the slab is shared.
@@ -287,7 +310,8 @@ impl Drop for Buffer {
         let Some(pool) = slab.pool.upgrade() else { return };
         let waiting = {
             let mut state = pool.borrow_mut();
-            state.used -= slab.bytes.len();
+            let left = state.used - slab.bytes.len();
+            state.set_used(left);
             let class = slab.class;
             let free = &mut state.free[class as usize];
             if free.len() < class.kept() {

@@ -4,4 +4,6 @@
 
 #[cfg(feature = "runtime")]
 pub(crate) mod device;
+#[cfg(feature = "runtime")]
+mod framing;
 pub mod stack;

@@ -8,9 +8,19 @@
 //! Payload moves in [`Buffer`]s: what the kernel sends is appended once to a buffer with headroom, so that it can be
 //! sealed in place; what is sent to the kernel is held by reference until it has been acknowledged.
 
+pub(crate) mod checksum;
+pub(crate) mod fragment;
+pub(crate) mod icmp;
+pub(crate) mod ip;
+mod machine;
+pub(crate) mod outbox;
+mod tcp;
+pub(crate) mod udp;
+
+pub use machine::Stack;
+
 use crate::buffer::Buffer;
-use crate::time::Moment;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A TCP flow. Stays unique: a slot's next flow has another generation, and calls with an old id do nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,6 +29,61 @@ pub struct FlowId {
     pub slot: u32,
     /// Counts the slot's uses.
     pub generation: u32,
+}
+
+/// How a stack is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The largest IP packet that the device takes, 1280 to 65,535; TSO super-segments do not count.
+    pub mtu: usize,
+    /// Whether echo requests are answered; otherwise they are dropped.
+    pub icmp_echo: bool,
+    /// Whether UDP to port 443 is refused, so that browsers fall back to TCP.
+    pub reject_udp443: bool,
+    /// The in-tunnel DNS address: TCP to its port 853 gets RST, so that opportunistic private DNS falls back.
+    pub dns: Option<IpAddr>,
+    /// The device's own addresses: nothing is dialled there.
+    pub device_addresses: Vec<IpAddr>,
+    /// Whether the device cuts large segments and completes checksums (`IFF_VNET_HDR`).
+    pub offload: bool,
+    /// The most TCP flows; a SYN above gets RST.
+    pub max_flows: usize,
+}
+
+impl Config {
+    /// A stack for a device with `mtu` and without offload, that answers echo requests and refuses nothing.
+    pub const fn new(mtu: usize) -> Self {
+        Self {
+            mtu,
+            icmp_echo: true,
+            reject_udp443: false,
+            dns: None,
+            device_addresses: Vec::new(),
+            offload: false,
+            max_flows: 8192,
+        }
+    }
+}
+
+/// What a stack has counted since it was made, and what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Packets that came.
+    pub packets_in: u64,
+    /// Packets that the device took.
+    pub packets_out: u64,
+    /// Packets that were damaged or cut off, and fragments that made no datagram.
+    pub dropped_malformed: u64,
+    /// Packets that are not carried: other protocols, ICMP, addresses that are never dialled.
+    pub dropped_policy: u64,
+    /// Packets of which something was discarded for lack of memory.
+    pub dropped_memory: u64,
+    /// TCP segments that were sent again.
+    pub retransmits: u64,
+    /// TCP flows now, half-open ones included.
+    pub tcp_flows: usize,
+    /// Half-open TCP flows now.
+    pub half_open: usize,
 }
 
 /// What happened in the stack.
@@ -47,10 +112,12 @@ pub enum Event {
         destination: SocketAddr,
         /// The payload, not empty.
         data: Buffer,
+        /// Whether it must not be fragmented (always so on IPv6).
+        dont_fragment: bool,
     },
 }
 
-/// What [`Stack::recv`] found.
+/// What [`Stack::recv`] found. After `Fin` and `Reset` nothing else comes.
 #[derive(Debug)]
 pub enum Received {
     /// Payload in order. Its memory counts against the receive window until the buffer is taken.
@@ -59,7 +126,7 @@ pub enum Received {
     Empty,
     /// The app has sent FIN and everything before it has been taken.
     Fin,
-    /// The app has sent RST, or the flow timed out: the flow is gone.
+    /// The app has sent RST, the flow timed out, or its id is stale: the flow is gone.
     Reset,
 }
 

@@ -1,0 +1,359 @@
+//! The receiving half of a flow: what came in order, what came out of order, and the window that bounds both.
+
+use super::Env;
+use super::segment::SackBlocks;
+use super::seq::Seq;
+use super::shelf::Shelf;
+use crate::buffer::{Buffer, Class, Pool};
+use crate::time::Moment;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// The window of a flow that has not moved data yet. More memory is promised than there is: see [`Receiver::admits`].
+pub(crate) const INITIAL_WINDOW: u32 = 65_535;
+/// The largest window: with the slack of its slabs it stays below what one stalled flow may hold, 1 MiB.
+pub(crate) const MAX_WINDOW: u32 = 768 * 1024;
+/// The largest window in full segments: the device's queue takes 500 packets, and drops what comes above.
+const MAX_PACKETS: u32 = 400;
+/// Our window scale: 65,535 << 5 is the next above [`MAX_WINDOW`].
+pub(crate) const SCALE: u8 = 5;
+/// A flow that has received this much gets buffers for full records.
+const MOVING: u32 = 64 * 1024;
+/// A flow that was idle for this long starts anew.
+const IDLE: Duration = Duration::from_secs(1);
+/// The most payload that is put into one [`Class::Record`] buffer: what one full VMess record takes.
+const FULL_RECORD: usize = 16_305;
+/// The most separate runs that are held out of order.
+const MAX_RUNS: usize = 32;
+
+/// The receiving half.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    /// The next sequence number in order.
+    pub(crate) next: Seq,
+    /// The right edge of the window as it was advertised; it never goes back.
+    edge: Seq,
+    /// How much may be buffered at the moment.
+    limit: u32,
+    /// Bytes that the owner has taken since `limit` was last judged.
+    taken: u32,
+    /// Bytes received since the flow was last idle, up to [`MOVING`].
+    moved: u32,
+    /// When the last data came.
+    last: Moment,
+    /// Where the app's FIN lies, once a segment with it was acceptable.
+    fin: Option<Seq>,
+    /// Whether the window scale option is in use.
+    pub(crate) scaled: bool,
+    queue: Option<Box<Queue>>,
+}
+
+/// What is held.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// In order, not yet taken.
+    ready: VecDeque<Buffer>,
+    /// Bytes in `ready`.
+    bytes: u32,
+    /// Bytes of memory of all buffers.
+    held: usize,
+    /// Out of order: sorted, apart.
+    runs: Vec<Run>,
+    /// The run that changed last: it is reported first (RFC 2018 section 4).
+    newest: Seq,
+}
+
+/// Data that came out of order, without gaps in itself.
+#[derive(Debug)]
+struct Run {
+    start: Seq,
+    len: u32,
+    buffers: Vec<Buffer>,
+}
+
+/// What became of a segment's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Stored {
+    /// `next` has moved over data.
+    pub(crate) advanced: bool,
+    /// `next` has moved over the FIN.
+    pub(crate) fin: bool,
+    /// There was no memory for some of it: nothing of that is acknowledged.
+    pub(crate) starved: bool,
+}
+
+impl Receiver {
+    /// A receiver for a flow whose first byte has the sequence number `next`.
+    pub(crate) fn new(next: Seq) -> Self {
+        Self {
+            next,
+            edge: next + INITIAL_WINDOW,
+            limit: INITIAL_WINDOW,
+            taken: 0,
+            moved: 0,
+            last: Moment::ZERO,
+            fin: None,
+            scaled: false,
+            queue: None,
+        }
+    }
+
+    /// The advertised window.
+    pub(crate) fn window(&self) -> u32 {
+        self.edge.since(self.next)
+    }
+
+    /// Whether the app's FIN has come, with everything before it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.fin.is_some_and(|fin| self.next.after(fin))
+    }
+
+    /// Whether something is held out of order.
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| !queue.runs.is_empty())
+    }
+
+    /// Stores what is new in a segment whose data begins at `seq`. What lies outside the window is cut off.
+    pub(crate) fn store(
+        &mut self,
+        now: Moment,
+        seq: Seq,
+        data: &[u8],
+        fin: bool,
+        mss: u32,
+        env: &mut Env,
+    ) -> Stored {
+        let mut stored = Stored::default();
+        let end = seq + data.len() as u32;
+        // The FIN takes no memory: it may lie on the right edge.
+        if fin && self.fin.is_none() && !end.before(self.next) && !end.after(self.edge) {
+            self.fin = Some(end);
+        }
+        let limit = match self.fin {
+            Some(fin) => fin.min(self.edge),
+            None => self.edge,
+        };
+        let start = seq.max(self.next);
+        let end = end.min(limit);
+        if end.after(start) {
+            let from = start.since(seq) as usize;
+            let fresh = &data[from..from + end.since(start) as usize];
+            self.judge(now, mss, &env.pool);
+            let queue = self.queue.get_or_insert_with(|| env.spare_recv.take());
+            let class = if self.moved >= MOVING { Class::Record } else { Class::Small };
+            if start == self.next {
+                let n = queue.append(fresh, class, &env.pool);
+                stored.starved = n < fresh.len();
+                stored.advanced = n > 0;
+                self.next = self.next + n as u32;
+                self.moved = self.moved.saturating_add(n as u32);
+                self.next = queue.join(self.next);
+            } else {
+                stored.starved = !queue.insert(start, fresh, class, &env.pool);
+            }
+            if queue.held == 0 {
+                self.give_back(&mut env.spare_recv);
+            }
+        }
+        if self.fin == Some(self.next) {
+            self.next = self.next + 1;
+            stored.fin = true;
+        }
+        stored
+    }
+
+    /// Takes the next buffer in order.
+    pub(crate) fn take(&mut self, spare: &mut Shelf<Queue>) -> Option<Buffer> {
+        let queue = self.queue.as_mut()?;
+        let buffer = queue.ready.pop_front()?;
+        queue.bytes -= buffer.len() as u32;
+        queue.held -= buffer.held();
+        self.taken = self.taken.saturating_add(buffer.len() as u32);
+        if queue.held == 0 {
+            self.give_back(spare);
+        }
+        Some(buffer)
+    }
+
+    /// Drops everything that is held.
+    pub(crate) fn clear(&mut self) {
+        self.queue = None;
+    }
+
+    /// Moves the right edge as far as memory allows and returns the window field.
+    pub(crate) fn advertise(&mut self, on_syn: bool) -> u16 {
+        let room = self.limit.saturating_sub(self.buffered());
+        self.edge = self.edge.max(self.next + room);
+        let window = self.window();
+        if on_syn || !self.scaled {
+            // On a SYN the field is not scaled, and the window is not larger yet.
+            return window.min(u32::from(u16::MAX)) as u16;
+        }
+        // Rounded up: rounded down, the edge would go back.
+        let field = window.div_ceil(1 << SCALE).min(u32::from(u16::MAX));
+        self.edge = self.edge.max(self.next + (field << SCALE));
+        field as u16
+    }
+
+    /// Whether taking data has opened the window far enough to say so on its own.
+    pub(crate) fn wants_update(&self, mss: u32) -> bool {
+        if self.is_closed() {
+            return false;
+        }
+        let room = self.limit.saturating_sub(self.buffered());
+        let gain = (self.next + room).since(self.edge);
+        gain >= self.limit / 2 || (self.window() < mss && gain >= mss.min(self.limit / 2))
+    }
+
+    /// What is held out of order, newest first.
+    pub(crate) fn sack(&self) -> SackBlocks {
+        let mut blocks = SackBlocks::default();
+        if let Some(queue) = &self.queue {
+            let newest = |run: &&Run| run.start == queue.newest;
+            for run in queue.runs.iter().filter(newest).chain(queue.runs.iter().filter(|run| !newest(run))) {
+                blocks.push(run.start, run.start + run.len);
+            }
+        }
+        blocks
+    }
+
+    /// Bytes that count against the window: what is in order and not taken. What lies out of order is inside it.
+    fn buffered(&self) -> u32 {
+        self.queue.as_ref().map_or(0, |queue| queue.bytes)
+    }
+
+    /// Lends or takes back window: doubles it for a flow whose owner took half of it, within its share of the pool.
+    fn judge(&mut self, now: Moment, mss: u32, pool: &Pool) {
+        if now.since(self.last) >= IDLE {
+            (self.moved, self.taken) = (0, 0);
+            self.limit = INITIAL_WINDOW;
+        }
+        self.last = now;
+        if self.taken >= self.limit / 2 {
+            let packets = MAX_PACKETS.saturating_mul(mss).max(INITIAL_WINDOW);
+            let share = u32::try_from(pool.share()).unwrap_or(u32::MAX);
+            let most = if self.scaled { MAX_WINDOW } else { INITIAL_WINDOW };
+            self.limit = (self.limit * 2).min(packets).min(share).min(most).max(mss.min(INITIAL_WINDOW));
+            self.taken = 0;
+        }
+    }
+
+    fn give_back(&mut self, spare: &mut Shelf<Queue>) {
+        if let Some(queue) = self.queue.take() {
+            spare.put(queue);
+        }
+    }
+}
+
+impl Queue {
+    /// Appends in-order data and returns how much of it found memory.
+    fn append(&mut self, data: &[u8], class: Class, pool: &Pool) -> usize {
+        let mut done = match self.ready.back_mut() {
+            Some(last) => fill(last, data),
+            None => 0,
+        };
+        while done < data.len() {
+            let Some(mut buffer) = admit(&mut self.held, class, pool) else { break };
+            done += fill(&mut buffer, &data[done..]);
+            self.ready.push_back(buffer);
+        }
+        self.bytes += done as u32;
+        done
+    }
+
+    /// Makes runs ready that `next` has reached, and returns the new `next`.
+    fn join(&mut self, mut next: Seq) -> Seq {
+        while let Some(run) = self.runs.first() {
+            if run.start.after(next) {
+                break;
+            }
+            let run = self.runs.remove(0);
+            let mut skip = next.since(run.start) as usize;
+            for mut buffer in run.buffers {
+                let cut = skip.min(buffer.len());
+                skip -= cut;
+                if cut == buffer.len() {
+                    self.held -= buffer.held();
+                    continue;
+                }
+                buffer.advance(cut);
+                self.bytes += buffer.len() as u32;
+                next = next + buffer.len() as u32;
+                self.ready.push_back(buffer);
+            }
+        }
+        next
+    }
+
+    /// Keeps data that came out of order. False if some of it found no memory or no place.
+    fn insert(&mut self, start: Seq, data: &[u8], class: Class, pool: &Pool) -> bool {
+        let end = start + data.len() as u32;
+        let mut at = start;
+        while at.before(end) {
+            // The first run that ends at or behind `at`: it holds `at`, or is to be extended, or lies behind.
+            let place = self.runs.partition_point(|run| (run.start + run.len).before(at));
+            let held_to =
+                self.runs.get(place).filter(|run| !run.start.after(at)).map(|run| run.start + run.len);
+            if let Some(to) = held_to.filter(|to| to.after(at)) {
+                self.newest = self.runs[place].start;
+                at = to;
+                continue;
+            }
+            let extend = held_to.is_some();
+            let next = self.runs.get(place + usize::from(extend)).map_or(end, |run| run.start);
+            let piece = &data[at.since(start) as usize..next.min(end).since(start) as usize];
+            if !extend {
+                if self.runs.len() >= MAX_RUNS {
+                    return false;
+                }
+                self.runs.insert(place, Run { start: at, len: 0, buffers: Vec::new() });
+            }
+            let run = &mut self.runs[place];
+            let mut done = run.buffers.last_mut().map_or(0, |last| fill(last, piece));
+            while done < piece.len() {
+                let Some(mut buffer) = admit(&mut self.held, class, pool) else { break };
+                done += fill(&mut buffer, &piece[done..]);
+                run.buffers.push(buffer);
+            }
+            run.len += done as u32;
+            self.newest = run.start;
+            at = at + done as u32;
+            if run.len == 0 {
+                self.runs.remove(place);
+            }
+            if done < piece.len() {
+                return false;
+            }
+            self.merge(place);
+        }
+        true
+    }
+
+    /// Joins a run with the one behind it if no gap is left between them.
+    fn merge(&mut self, place: usize) {
+        let touches = |pair: &[Run]| matches!(pair, [a, b] if a.start + a.len == b.start);
+        if self.runs.get(place..place + 2).is_some_and(touches) {
+            let behind = self.runs.remove(place + 1);
+            let run = &mut self.runs[place];
+            run.len += behind.len;
+            run.buffers.extend(behind.buffers);
+        }
+    }
+}
+
+/// Appends to a buffer what fits into one record.
+fn fill(buffer: &mut Buffer, data: &[u8]) -> usize {
+    let room = if buffer.held() >= Class::Record.slab_len() { FULL_RECORD } else { Class::Small.capacity() };
+    buffer.append(&data[..data.len().min(room.saturating_sub(buffer.len()))])
+}
+
+/// Takes a buffer, if the flow may hold one more: the first one always, further ones within its share of the pool,
+/// so that the flows that are stalled leave memory to those that move.
+fn admit(held: &mut usize, class: Class, pool: &Pool) -> Option<Buffer> {
+    if *held > 0 && *held + class.slab_len() > pool.share() {
+        return None;
+    }
+    let buffer = pool.take(class)?;
+    *held += buffer.held();
+    Some(buffer)
+}
