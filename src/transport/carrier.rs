@@ -1,6 +1,6 @@
 //! The one trait that every carrier implements.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::task::{Context, Poll};
 
 /// A reliable, ordered byte stream to a server, half-closable in the direction away from us.
@@ -15,6 +15,21 @@ pub(crate) trait Carrier {
     /// # Errors
     /// `UnexpectedEof` if the carrier's own framing shows that the end was cut off; otherwise the socket's error.
     fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Reads into several buffers, the first one first. A carrier that cannot do that in one call fills the first alone.
+    ///
+    /// # Errors
+    /// As [`Carrier::poll_read`].
+    fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match out.first_mut() {
+            Some(first) => self.poll_read(cx, first),
+            None => Poll::Ready(Ok(0)),
+        }
+    }
 
     /// Writes a prefix of `slices`, taken together, and returns its length (never 0 for a non-empty input).
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;

@@ -10,10 +10,16 @@
 
 mod carrier;
 pub(crate) mod dial;
+mod eyeballs;
+mod plain;
 pub(crate) mod protect;
+mod queue;
 pub(crate) mod sealed;
 mod stream;
 pub(crate) mod tcp;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use carrier::Carrier;
+pub(crate) use plain::Plain;
 pub(crate) use stream::{Datagram, Datagrams, Stream, StreamError};

@@ -38,7 +38,9 @@ pub(crate) enum StreamError {
 impl From<io::Error> for StreamError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => Self::Reset,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
+                Self::Reset
+            }
             io::ErrorKind::UnexpectedEof => Self::Truncated,
             io::ErrorKind::TimedOut => Self::Timeout("unacknowledged data"),
             kind => Self::Io(kind),
@@ -77,6 +79,12 @@ pub(crate) trait Stream {
 
     /// Makes dropping this stream visible to the peer as an abort, never as a proper end.
     fn abort(&mut self);
+
+    /// Whether the other end has proved that it understands us: for a VMess stream, its valid response header has come.
+    /// A stream without such a proof has nothing to wait for.
+    fn answered(&self) -> bool {
+        true
+    }
 }
 
 /// One datagram: its payload and the other side's address.

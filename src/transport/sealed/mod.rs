@@ -1,0 +1,175 @@
+//! The one adapter that turns a carrier and the two halves of a VMess connection into payload.
+//!
+//! Up, payload is sealed where it lies and leaves together with the request header ([`uplink`]); down, records are opened
+//! where they were read and travel on as ranges of that memory ([`downlink`]). [`SealedStream`] is a TCP flow,
+//! [`SealedDatagrams`] a UDP flow of one chunk a datagram. An idle one holds no buffer.
+
+mod datagrams;
+mod downlink;
+mod uplink;
+
+pub(crate) use datagrams::SealedDatagrams;
+
+use super::{Carrier, Stream, StreamError};
+use crate::buffer::Buffer;
+use crate::engine::Shard;
+use crate::vmess::client::Connection;
+use downlink::Opening;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use uplink::Sealing;
+
+/// Who is told what a server's behaviour proves. Shared by all flows of one user on one server.
+pub(crate) trait Witness {
+    /// A valid response header has come.
+    fn answered(&self);
+
+    /// The carrier closed before a valid response header.
+    fn rejected(&self);
+}
+
+/// What both kinds of flow share: the carrier, its two directions, and how it ended.
+struct Sealed<C> {
+    carrier: C,
+    shard: Rc<Shard>,
+    witness: Rc<dyn Witness>,
+    sealing: Sealing,
+    opening: Opening,
+    answered: bool,
+    failure: Option<StreamError>,
+}
+
+impl<C: Carrier> Sealed<C> {
+    fn new(
+        carrier: C,
+        shard: Rc<Shard>,
+        connection: Connection,
+        witness: Rc<dyn Witness>,
+        sealing: fn(Vec<u8>, crate::vmess::client::Uplink) -> Sealing,
+        merge: bool,
+    ) -> Self {
+        Self {
+            carrier,
+            shard,
+            witness,
+            sealing: sealing(connection.header, connection.uplink),
+            opening: Opening::new(connection.downlink, merge),
+            answered: false,
+            failure: None,
+        }
+    }
+
+    /// The next piece of payload, `None` at the proper end.
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Buffer>, StreamError>> {
+        self.check()?;
+        let result = self.opening.poll_next(cx, &mut self.carrier, &self.shard.pool);
+        if !self.answered && self.opening.answered() {
+            self.answered = true;
+            self.witness.answered();
+        }
+        Poll::Ready(ready!(result).map_err(|error| self.fail(error)))
+    }
+
+    /// Seals what is queued and writes it, the request header before it.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.check()?;
+        let result = ready!(self.sealing.poll_flush(cx, &mut self.carrier, &self.shard));
+        Poll::Ready(result.map_err(|error| self.fail(error)))
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.check()?;
+        if self.sealing.is_busy() && self.poll_flush(cx)?.is_pending() && self.sealing.is_busy() {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.check()?;
+        let result = ready!(self.sealing.poll_finish(cx, &mut self.carrier, &self.shard));
+        Poll::Ready(result.map_err(|error| self.fail(error)))
+    }
+
+    fn abort(&mut self) {
+        self.failure.get_or_insert(StreamError::Closed);
+        self.sealing.clear();
+        self.opening.clear();
+        self.carrier.abort();
+    }
+
+    fn check(&self) -> Result<(), StreamError> {
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Remembers how the flow failed. Whatever closes the carrier before the server has proved itself is a rejection: a
+    /// server that does not know us reads on for a while and then closes, which is a reset when bytes were left unread.
+    fn fail(&mut self, error: StreamError) -> StreamError {
+        let closed = matches!(error, StreamError::Reset | StreamError::Truncated | StreamError::Rejected);
+        let error = if closed && !self.answered { StreamError::Rejected } else { error };
+        if error == StreamError::Rejected {
+            self.witness.rejected();
+        }
+        self.sealing.clear();
+        self.opening.clear();
+        self.failure = Some(error.clone());
+        error
+    }
+}
+
+/// The carrier's error, as the protocol above sees it.
+fn carrier_error(error: io::Error) -> StreamError {
+    error.into()
+}
+
+/// A TCP flow through a VMess server.
+pub(crate) struct SealedStream<C>(Sealed<C>);
+
+impl<C: Carrier> SealedStream<C> {
+    /// Joins a connected carrier and a new VMess connection. Nothing is sent before the first payload or flush.
+    pub(crate) fn new(
+        carrier: C,
+        shard: Rc<Shard>,
+        connection: Connection,
+        witness: Rc<dyn Witness>,
+    ) -> Self {
+        Self(Sealed::new(carrier, shard, connection, witness, Sealing::stream, true))
+    }
+}
+
+impl<C: Carrier> Stream for SealedStream<C> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, _max: usize) -> Poll<Result<Option<Buffer>, StreamError>> {
+        self.0.poll_recv(cx)
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn send(&mut self, data: Buffer) -> Result<(), StreamError> {
+        self.0.check()?;
+        self.0.sealing.queue(data);
+        Ok(())
+    }
+
+    fn send_limit(&self) -> usize {
+        self.0.sealing.limit()
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.0.poll_flush(cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.0.poll_finish(cx)
+    }
+
+    fn abort(&mut self) {
+        self.0.abort();
+    }
+
+    fn answered(&self) -> bool {
+        self.0.answered
+    }
+}

@@ -1,0 +1,231 @@
+//! The way up: payload in, sealed records out, the request header first.
+
+use super::super::Carrier;
+use super::super::queue::Queue;
+use super::super::stream::StreamError;
+use super::carrier_error;
+use crate::buffer::{Buffer, HEADROOM, Pool, TAILROOM};
+use crate::engine::Shard;
+use crate::entropy::Entropy;
+use crate::vmess::chunk::TERMINATOR;
+use crate::vmess::client::Uplink;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The most payload of a record while a stream starts. A mihomo server hangs on a larger first one, and short exchanges
+/// are not helped by larger ones.
+const FIRST_RECORDS: usize = 4096;
+/// How much payload goes out in such records.
+const WARM_UP: usize = 64 * 1024;
+/// A stream that was silent for so long starts anew.
+const COOLS_AFTER: Duration = Duration::from_secs(1);
+/// Queued payload from which a stream counts as busy until some has gone.
+const BUSY: usize = 64 * 1024;
+/// Queued buffers from which it does.
+const BUSY_BUFFERS: usize = 64;
+/// The most payload that is sealed before it is written.
+const BATCH: usize = 128 * 1024;
+/// Payload up to this length is copied behind what waits already, if it fits there: one record instead of two.
+const MERGED: usize = 2048;
+
+/// How far our direction's end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Not asked for.
+    Open,
+    /// The terminating chunk, if there is one, has been made.
+    Sealed,
+}
+
+/// The sending direction.
+pub(super) struct Sealing {
+    sealer: Uplink,
+    /// What goes out before anything queued: the request header, later the terminating chunk.
+    head: Vec<u8>,
+    /// Payload that waits until the carrier takes more.
+    plain: Queue,
+    /// Records that the carrier has not taken yet. Nothing is sealed while there are any.
+    sealed: Queue,
+    /// Payload bytes since the stream was last cold, as far as they matter.
+    warmth: usize,
+    last_sealed: Instant,
+    end: End,
+    /// Whether small payload may share a record.
+    merges: bool,
+}
+
+impl Sealing {
+    /// For a stream, whose payload may be cut and merged.
+    pub(super) fn stream(header: Vec<u8>, sealer: Uplink) -> Self {
+        Self {
+            sealer,
+            head: header,
+            plain: Queue::default(),
+            sealed: Queue::default(),
+            warmth: 0,
+            last_sealed: Instant::now(),
+            end: End::Open,
+            merges: true,
+        }
+    }
+
+    /// For datagrams, each of which is one record whatever its size.
+    pub(super) fn datagrams(header: Vec<u8>, sealer: Uplink) -> Self {
+        Self { warmth: WARM_UP, merges: false, ..Self::stream(header, sealer) }
+    }
+
+    /// The most payload that the next record takes.
+    pub(super) fn limit(&self) -> usize {
+        let most = self.sealer.max_payload();
+        let warm = self.warmth >= WARM_UP && (!self.merges || self.last_sealed.elapsed() < COOLS_AFTER);
+        if warm { most } else { most.min(FIRST_RECORDS) }
+    }
+
+    /// Takes payload.
+    pub(super) fn queue(&mut self, data: Buffer) {
+        let merged = self.merges && data.len() <= MERGED && self.plain.merge(&data, FIRST_RECORDS);
+        if !merged {
+            self.plain.push(data);
+        }
+    }
+
+    /// Whether more should wait.
+    pub(super) fn is_busy(&self) -> bool {
+        self.plain.bytes() >= BUSY || self.plain.len() >= BUSY_BUFFERS
+    }
+
+    /// How many buffers of payload wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.plain.len()
+    }
+
+    /// Drops the oldest payload that has not been sealed; whether there was any.
+    pub(super) fn drop_oldest(&mut self) -> bool {
+        self.plain.pop().is_some()
+    }
+
+    /// Whether sealed bytes are under way.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        self.plain.clear();
+        self.sealed.clear();
+        self.head = Vec::new();
+    }
+
+    /// Writes everything, the header even if nothing is queued.
+    pub(super) fn poll_flush<C: Carrier>(
+        &mut self,
+        cx: &mut Context<'_>,
+        carrier: &mut C,
+        shard: &Shard,
+    ) -> Poll<Result<(), StreamError>> {
+        loop {
+            if self.sealed.is_empty() && !self.plain.is_empty() {
+                ready!(self.poll_seal(cx, shard))?;
+            }
+            let written = self.sealed.poll_write(cx, carrier, &mut self.head);
+            if written.is_pending() {
+                self.sealed.compact(&shard.pool);
+            }
+            ready!(written).map_err(carrier_error)?;
+            if self.plain.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Writes everything and ends the direction: terminating chunk, then the carrier's own end.
+    pub(super) fn poll_finish<C: Carrier>(
+        &mut self,
+        cx: &mut Context<'_>,
+        carrier: &mut C,
+        shard: &Shard,
+    ) -> Poll<Result<(), StreamError>> {
+        if self.end == End::Open {
+            // The terminating chunk may share the write with a header that has not gone yet, but not overtake payload.
+            if !self.plain.is_empty() || !self.sealed.is_empty() {
+                ready!(self.poll_flush(cx, carrier, shard))?;
+            }
+            let mut chunk = [0; TERMINATOR];
+            let len = shard.with_entropy(|entropy| self.sealer.finish(&mut chunk, entropy));
+            self.head.extend_from_slice(chunk.get(..len.unwrap_or(0)).unwrap_or(&[]));
+            self.end = End::Sealed;
+        }
+        ready!(self.poll_flush(cx, carrier, shard))?;
+        carrier.poll_close(cx).map_err(carrier_error)
+    }
+
+    /// Moves one batch from `plain` to `sealed`. Waits for memory only if nothing could be sealed.
+    fn poll_seal(&mut self, cx: &mut Context<'_>, shard: &Shard) -> Poll<Result<(), StreamError>> {
+        let limit = self.limit();
+        self.last_sealed = Instant::now();
+        if limit <= FIRST_RECORDS && self.warmth >= WARM_UP && self.merges {
+            self.warmth = 0;
+        }
+        shard.with_entropy(|entropy| {
+            let mut limit = limit;
+            while self.sealed.bytes() < BATCH {
+                let Some(payload) = self.plain.pop() else { break };
+                let len = match self.seal_one(payload, limit, &shard.pool, entropy)? {
+                    Some(len) => len,
+                    None if self.sealed.is_empty() => {
+                        shard.pool.wait(cx);
+                        return Poll::Pending;
+                    }
+                    None => break,
+                };
+                self.warmth = (self.warmth + len).min(WARM_UP);
+                if self.warmth == WARM_UP {
+                    limit = self.sealer.max_payload();
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// Seals the first `limit` bytes of `payload`, in place where that is possible; the rest goes back to the queue.
+    /// Returns how much was sealed, `None` if memory is short.
+    fn seal_one(
+        &mut self,
+        mut payload: Buffer,
+        limit: usize,
+        pool: &Pool,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Option<usize>, StreamError> {
+        let len = payload.len().min(limit);
+        let mut record = if len == payload.len() && has_room(&mut payload) {
+            payload
+        } else {
+            // Shared memory, no room around, or too long for one record: this much is copied.
+            let Some(copy) = pool.copy(&payload[..len]) else {
+                self.plain.push_front(payload);
+                return Ok(None);
+            };
+            payload.advance(len);
+            if !payload.is_empty() {
+                self.plain.push_front(payload);
+            }
+            copy
+        };
+        let (slab, range) = record.parts_mut().expect("just checked, or fresh from the pool");
+        let wire = self
+            .sealer
+            .seal(slab, range, entropy)
+            .map_err(|_| StreamError::Protocol("a record could not be sealed"))?;
+        record.set_range(wire);
+        self.sealed.push(record);
+        Ok(Some(len))
+    }
+}
+
+/// Whether a buffer can be sealed where it lies.
+fn has_room(buffer: &mut Buffer) -> bool {
+    buffer
+        .parts_mut()
+        .is_some_and(|(slab, range)| range.start >= HEADROOM && slab.len() - range.end >= TAILROOM)
+}
