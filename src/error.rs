@@ -145,7 +145,13 @@ pub struct Error {
 impl Error {
     /// Makes an error with a text and nothing else.
     pub fn new(kind: ErrorKind, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, text: text.into(), hint: Cow::Borrowed(""), reason: Cow::Borrowed(""), path: String::new() }
+        Self {
+            kind,
+            text: text.into(),
+            hint: Cow::Borrowed(""),
+            reason: Cow::Borrowed(""),
+            path: String::new(),
+        }
     }
 
     /// Adds what to do about it.

@@ -101,6 +101,11 @@ pub trait Platform: Send + Sync {
     /// [`Refused`] makes the dial fail with `ProtectFailed`.
     fn protect_socket(&self, socket: BorrowedFd<'_>) -> Result<(), Refused>;
 
+    /// Whether [`Platform::protect_socket`] is to be called at all. Asked once, at the start.
+    fn protects_sockets(&self) -> bool {
+        true
+    }
+
     /// Resolves a server's name outside the tunnel. `None`: not offered, the tunnel asks the network's DNS itself.
     ///
     /// # Errors
@@ -122,6 +127,10 @@ pub struct NoPlatform;
 impl Platform for NoPlatform {
     fn protect_socket(&self, _socket: BorrowedFd<'_>) -> Result<(), Refused> {
         Ok(())
+    }
+
+    fn protects_sockets(&self) -> bool {
+        false
     }
 }
 

@@ -1,6 +1,35 @@
 //! The composer: it turns a config's values into running inbounds, outbounds and relays on a shard.
+//!
+//! * [`instance`] is the handle that hosts hold; [`runner`] the shard's thread behind it; they talk by [`mailbox`], and
+//!   answers come back as [`pending`].
+//! * [`shard`] is what the tasks of that thread share, [`shared`] what every thread may see: counters, events, state, log.
+//! * [`host`] keeps foreign code (the platform's callbacks, wakers) on threads of its own.
+//! * [`inbound`] and [`outbound`] are where flows come in and go out; what is known of servers is judged by [`health`].
 
 pub(crate) mod api;
+mod budget;
+mod causes;
+mod check;
+mod clock;
+mod connections;
+mod dispatch;
+mod entropy;
+mod events;
+mod health;
+mod host;
+mod inbound;
+pub(crate) mod instance;
+mod mailbox;
+mod network;
 mod outbound;
+pub(crate) mod pending;
+mod relay;
+mod runner;
+mod running;
 mod shard;
 mod shared;
+mod stats;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use shard::{Live, Shard};

@@ -1,12 +1,26 @@
 //! One shard: what the tasks of one thread share. Nothing in it is locked.
 
 use super::api::NetworkInfo;
+use super::clock::Clock;
+use super::connections::Connections;
+use super::entropy::SystemEntropy;
+use super::health::Health;
+use super::host::HostLink;
+use super::outbound::Outbound;
 use super::shared::Shared;
 use crate::buffer::Pool;
 use crate::config::Config;
+use crate::dns::client::Resolver;
+use crate::entropy::Entropy;
+use crate::error::{Error, ErrorKind};
+use crate::route::Router;
+use crate::time::Moment;
 use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 /// What the tasks of a shard share.
 pub(crate) struct Shard {
@@ -14,14 +28,134 @@ pub(crate) struct Shard {
     pub(crate) pool: Pool,
     /// The side of the instance that other threads see: counters, events, state, log.
     pub(crate) shared: Arc<Shared>,
+    /// The clocks; the same as the shared side's.
+    pub(crate) clock: Clock,
+    /// The host's callbacks.
+    pub(crate) host: HostLink,
+    /// What is known of the servers.
+    pub(crate) health: Health,
+    /// The open connections.
+    pub(crate) connections: Connections,
+    /// Resolves the names of servers, outside the tunnel.
+    pub(crate) resolver: Resolver,
     /// The network below, as the host last described it.
     pub(crate) network: RefCell<Option<NetworkInfo>>,
     /// The config and what was built from it; replaced whole by a reload, so flows keep theirs.
     pub(crate) live: RefCell<Rc<Live>>,
+    entropy: RefCell<SystemEntropy>,
+    /// Rung when the device has slept: deadlines are looked at again.
+    woken: Notify,
+    /// Why the instance must end, once a task has said so.
+    fatal: RefCell<Option<Error>>,
+    doomed: Notify,
 }
 
 /// A config and the router and outbounds built from it.
 pub(crate) struct Live {
     /// The values.
     pub(crate) config: Config,
+    /// Chooses an outbound.
+    pub(crate) router: Router,
+    /// The outbounds, in the config's order.
+    pub(crate) outbounds: Vec<Rc<dyn Outbound>>,
+}
+
+impl Shard {
+    /// A shard with nothing on it.
+    pub(crate) fn new(shared: Arc<Shared>, host: HostLink, live: Live, pool_bytes: usize) -> Rc<Self> {
+        Rc::new(Self {
+            pool: Pool::with_gauge(pool_bytes, Arc::clone(&shared.stats.buffer_bytes)),
+            clock: shared.clock.clone(),
+            host,
+            health: Health::new(Arc::clone(&shared), &live.config),
+            connections: Connections::default(),
+            resolver: Resolver::default(),
+            network: RefCell::default(),
+            live: RefCell::new(Rc::new(live)),
+            entropy: RefCell::new(SystemEntropy::new()),
+            woken: Notify::new(),
+            fatal: RefCell::default(),
+            doomed: Notify::new(),
+            shared,
+        })
+    }
+
+    /// The config in force and what was built from it.
+    pub(crate) fn live(&self) -> Rc<Live> {
+        Rc::clone(&self.live.borrow())
+    }
+
+    /// Lends the operating system's randomness.
+    pub(crate) fn with_entropy<R>(&self, draw: impl FnOnce(&mut dyn Entropy) -> R) -> R {
+        draw(&mut *self.entropy.borrow_mut())
+    }
+
+    /// Starts a task on the shard's thread. Every task is dropped at stop.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
+        tokio::task::spawn_local(task)
+    }
+
+    /// Sleeps until `deadline` on the clock that runs while the device sleeps. The runtime's own timers stand still then,
+    /// so the deadline is looked at again when the host says that the device is awake.
+    pub(crate) async fn sleep_until(&self, deadline: Moment) {
+        loop {
+            let left = deadline.since(self.clock.now());
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                () = self.woken.notified() => {}
+            }
+        }
+    }
+
+    /// The device has slept and is awake again.
+    pub(crate) fn wake(&self) {
+        self.woken.notify_waiters();
+    }
+
+    /// Ends the instance because of `error`; the first one counts.
+    pub(crate) fn end(&self, error: Error) {
+        self.fatal.borrow_mut().get_or_insert(error);
+        self.doomed.notify_one();
+    }
+
+    /// Waits until a task has called [`Shard::end`].
+    pub(crate) async fn ended(&self) -> Error {
+        loop {
+            if let Some(error) = self.fatal.borrow().clone() {
+                return error;
+            }
+            self.doomed.notified().await;
+        }
+    }
+}
+
+impl Live {
+    /// Builds the running side of a config. Opens nothing.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` if a routing rule cannot be built.
+    pub(crate) fn new(config: Config) -> Result<Self, Error> {
+        let router = Router::new(&config.rules).map_err(|error| {
+            Error::new(ErrorKind::ConfigInvalid, "a routing rule cannot be used")
+                .with_reason(error.to_string())
+                .with_path("routing.rules")
+        })?;
+        let outbounds = config.outbounds.iter().map(super::outbound::build).collect();
+        Ok(Self { router, outbounds, config })
+    }
+}
+
+#[cfg(test)]
+impl Shard {
+    /// A shard for tests of what runs on it: a platform that allows everything and a pool of 16 MiB.
+    pub(crate) fn for_tests(config: Config) -> Rc<Self> {
+        let shared = Arc::new(Shared::new(crate::config::LogLevel::Debug));
+        let platform = Arc::new(super::api::NoPlatform);
+        let host = HostLink::open(platform, Arc::clone(&shared.host)).expect("a thread");
+        let live = Live::new(config).expect("a good config");
+        Self::new(shared, host, live, 16 << 20)
+    }
 }

@@ -1,4 +1,192 @@
 //! The side of an instance that every thread sees.
 
-/// Counters, events, state and log of one instance.
-pub(crate) struct Shared {}
+use super::api::{Event, LogLine, State, Status};
+use super::clock::Clock;
+use super::events::EventQueue;
+use super::host::HostQueue;
+use super::stats::Counters;
+use crate::config::LogLevel;
+use crate::error::Error;
+use crate::time::Moment;
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+/// The longest text of a log line, in bytes.
+const LINE: usize = 500;
+
+/// Counters, events, state, log and clock of one instance. Its lock is never held across foreign code.
+pub(crate) struct Shared {
+    /// The counters.
+    pub(crate) stats: Counters,
+    /// The clocks.
+    pub(crate) clock: Clock,
+    /// What waits for the host thread; the wakers of the host's futures among it.
+    pub(crate) host: Arc<HostQueue>,
+    board: Mutex<Board>,
+    log_level: AtomicU8,
+    waiters: AtomicU64,
+}
+
+/// State and events under one lock, so that events tell states in the order in which they were entered.
+struct Board {
+    state: State,
+    since: Moment,
+    last_error: Option<Error>,
+    queue: EventQueue,
+}
+
+impl Shared {
+    /// The shared side of a new instance whose events hold log lines up to `log_level`.
+    pub(crate) fn new(log_level: LogLevel) -> Self {
+        let clock = Clock::default();
+        let board =
+            Board { state: State::Idle, since: clock.now(), last_error: None, queue: EventQueue::default() };
+        Self {
+            stats: Counters::default(),
+            clock,
+            host: Arc::default(),
+            board: Mutex::new(board),
+            log_level: AtomicU8::new(log_level as u8),
+            waiters: AtomicU64::new(0),
+        }
+    }
+
+    /// Tells the host.
+    pub(crate) fn emit(&self, event: Event) {
+        self.change(|board| board.queue.push(event));
+    }
+
+    /// Enters a state and tells the host, unless it is entered already or the instance is ending: only `Stopped` follows
+    /// `Stopping`, and nothing follows `Stopped`. Returns whether it was entered.
+    pub(crate) fn set_state(&self, state: State) -> bool {
+        let now = self.clock.now();
+        self.change(|board| {
+            let legal = match board.state {
+                State::Stopped { .. } => false,
+                State::Stopping => matches!(state, State::Stopped { .. }),
+                _ => board.state != state,
+            };
+            if legal {
+                if let State::Stopped { error: Some(error) } = &state {
+                    board.last_error = Some(error.clone());
+                }
+                (board.state, board.since) = (state.clone(), now);
+                board.queue.push(Event::State(state));
+            }
+            legal
+        })
+    }
+
+    /// The state.
+    pub(crate) fn state(&self) -> State {
+        self.lock().state.clone()
+    }
+
+    /// The state, since when, and the newest error.
+    pub(crate) fn status(&self) -> Status {
+        let now = self.clock.now();
+        let board = self.lock();
+        Status {
+            state: board.state.clone(),
+            since: now.since(board.since),
+            last_error: board.last_error.clone(),
+        }
+    }
+
+    /// Remembers the newest error.
+    pub(crate) fn set_last_error(&self, error: Error) {
+        self.lock().last_error = Some(error);
+    }
+
+    /// Logs a line: to the process's log sink, and to this instance's events if its filter lets it pass. Host names
+    /// belong to [`LogLevel::Debug`] alone; ids and keys to no level.
+    pub(crate) fn log(&self, level: LogLevel, text: fmt::Arguments<'_>) {
+        let (sink, events) = self.wanted(level);
+        if let Some(sink) = sink {
+            log::log!(target: "vmesskit", sink, "{text}");
+        }
+        if events {
+            let mut text = text.to_string();
+            text.truncate(text.floor_char_boundary(LINE));
+            let line = LogLine { level, unix_millis: self.clock.unix_millis(), text };
+            self.change(|board| board.queue.push_line(line));
+        }
+    }
+
+    /// Whether a line of this level goes anywhere: ask before computing what is costly.
+    pub(crate) fn logs(&self, level: LogLevel) -> bool {
+        let (sink, events) = self.wanted(level);
+        sink.is_some() || events
+    }
+
+    /// Sets which log lines become events.
+    pub(crate) fn set_log_level(&self, level: LogLevel) {
+        self.log_level.store(level as u8, Relaxed);
+    }
+
+    /// A number for one who waits for events.
+    pub(crate) fn new_waiter(&self) -> u64 {
+        self.waiters.fetch_add(1, Relaxed)
+    }
+
+    /// The next event, `None` after the last one.
+    pub(crate) fn poll_event(&self, waiter: u64, waker: impl FnOnce() -> Waker) -> Poll<Option<Event>> {
+        let mut board = self.lock();
+        if let Some(event) = board.queue.pop() {
+            let others = if board.queue.is_over() { board.queue.take_waiting() } else { Vec::new() };
+            drop(board);
+            others.into_iter().for_each(|(_, waker)| waker.wake());
+            return Poll::Ready(Some(event));
+        }
+        if board.queue.is_over() {
+            return Poll::Ready(None);
+        }
+        drop(board);
+        // Cloning a waker may be foreign code: not under the lock. What came in between is found by the second look.
+        let waker = waker();
+        let mut board = self.lock();
+        if board.queue.is_ready() {
+            drop(board);
+            waker.wake();
+            return Poll::Pending;
+        }
+        let replaced = board.queue.wait(waiter, waker);
+        drop(board);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// Forgets one who waited for events.
+    pub(crate) fn forget_waiter(&self, waiter: u64) {
+        let waker = self.lock().queue.forget(waiter);
+        drop(waker);
+    }
+
+    fn wanted(&self, level: LogLevel) -> (Option<log::Level>, bool) {
+        let sink = match level {
+            LogLevel::None => None,
+            LogLevel::Error => Some(log::Level::Error),
+            LogLevel::Warning => Some(log::Level::Warn),
+            LogLevel::Info => Some(log::Level::Info),
+            LogLevel::Debug => Some(log::Level::Debug),
+        };
+        let sink = sink.filter(|level| *level <= log::max_level());
+        (sink, level != LogLevel::None && level as u8 <= self.log_level.load(Relaxed))
+    }
+
+    /// Changes the board and wakes those who wait for what came of it.
+    fn change<R>(&self, change: impl FnOnce(&mut Board) -> R) -> R {
+        let mut board = self.lock();
+        let result = change(&mut board);
+        let waiting = if board.queue.is_ready() { board.queue.take_waiting() } else { Vec::new() };
+        drop(board);
+        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

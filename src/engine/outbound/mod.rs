@@ -1,8 +1,14 @@
 //! Outbounds: where flows go. Each protocol is one file here and implements one trait; [`build`] is the one table.
 
+mod backoff;
+mod blackhole;
+mod freedom;
+mod server_addresses;
+mod vmess;
+
 use super::shard::Shard;
 use crate::addr::Target;
-use crate::config::Level;
+use crate::config::{self, Level, OutboundProtocol};
 use crate::error::Error;
 use crate::time::Moment;
 use crate::transport::{Datagrams, Stream};
@@ -56,8 +62,18 @@ pub(crate) trait Outbound {
     /// Whether new flows are taken now: `false` while backing off from a server that does not answer.
     fn admits(&self, now: Moment) -> bool;
 
+    /// Forgets its back-offs: the network below is another one.
+    fn reset(&self) {}
+
     /// Opens a TCP stream to `target`.
-    fn open_stream(self: Rc<Self>, shard: Rc<Shard>, target: Target) -> LocalFuture<Result<OpenedStream, OpenError>>;
+    fn open_stream(
+        self: Rc<Self>,
+        shard: Rc<Shard>,
+        target: Target,
+    ) -> LocalFuture<Result<OpenedStream, OpenError>>;
+
+    /// Forgets what was learned of the network below, which has changed: back-off and looked-up addresses.
+    fn network_changed(&self) {}
 
     /// Opens a UDP flow whose first datagram goes to `target`.
     fn open_datagrams(
@@ -65,4 +81,19 @@ pub(crate) trait Outbound {
         shard: Rc<Shard>,
         target: Target,
     ) -> LocalFuture<Result<Box<dyn Datagrams>, OpenError>>;
+}
+
+/// Builds the running side of an outbound. Opens nothing. This is the table of protocols.
+pub(crate) fn build(outbound: &config::Outbound) -> Rc<dyn Outbound> {
+    let tag = Arc::clone(&outbound.tag);
+    match &outbound.protocol {
+        OutboundProtocol::Vmess(settings) => Rc::new(vmess::Vmess::new(tag, settings)),
+        OutboundProtocol::Freedom(settings) => Rc::new(freedom::Freedom::new(tag, settings)),
+        OutboundProtocol::Blackhole { http } => Rc::new(blackhole::Blackhole::new(tag, *http)),
+    }
+}
+
+/// The policy of a level, as the config in force says.
+fn level(shard: &Shard, level: u32) -> Level {
+    shard.live().config.policy.levels.get(&level).copied().unwrap_or_default()
 }

@@ -1,0 +1,173 @@
+//! The host's callbacks, kept away from the shard: one thread (`vmk-host`) protects sockets and wakes the host's futures,
+//! and at most two more (`vmk-help`), made on demand, resolve names.
+//!
+//! The shard waits for an answer like for a peer's: with a deadline, after which the answer is discarded.
+
+mod crew;
+mod helpers;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use self::crew::Crew;
+use self::helpers::Helpers;
+use super::api::{NetworkInfo, Platform, Refused};
+use crate::error::{Error, ErrorKind, Stage};
+pub(crate) use queue::HostQueue;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// How long a dial waits for `protect_socket`.
+const PROTECT: Duration = Duration::from_secs(2);
+/// How long a look-up waits for `resolve`.
+const RESOLVE: Duration = Duration::from_secs(5);
+
+/// The shard's line to the host's callbacks.
+pub(crate) struct HostLink {
+    /// `None` once closed.
+    platform: RefCell<Option<Arc<dyn Platform>>>,
+    queue: Arc<HostQueue>,
+    helpers: Helpers,
+    crew: Crew,
+    protects: bool,
+    resolves: Cell<bool>,
+    network: RefCell<Option<NetworkInfo>>,
+}
+
+impl HostLink {
+    /// Starts the host thread.
+    ///
+    /// # Errors
+    /// If the operating system gives no thread.
+    pub(crate) fn open(platform: Arc<dyn Platform>, queue: Arc<HostQueue>) -> io::Result<Self> {
+        let crew = Crew::new();
+        let (served, desk) = (Arc::clone(&platform), Arc::clone(&queue));
+        queue.open();
+        if let Err(error) = crew.spawn("vmk-host", move || desk.serve(&*served)) {
+            queue.close();
+            return Err(error);
+        }
+        let protects = catch_unwind(AssertUnwindSafe(|| platform.protects_sockets())).unwrap_or(true);
+        let helpers = Helpers::new(Arc::clone(&queue));
+        let network = RefCell::default();
+        let resolves = Cell::new(true);
+        Ok(Self { platform: RefCell::new(Some(platform)), queue, helpers, crew, protects, resolves, network })
+    }
+
+    /// Asks the host to keep a socket out of the tunnel, and waits 2 s at most. The host sees a duplicate of the
+    /// descriptor, which stays open until its callback returns.
+    ///
+    /// # Errors
+    /// `ProtectFailed` if it refuses, panics or does not answer in time; `ResourceLimit` without a descriptor to spare.
+    pub(crate) async fn protect(&self, socket: &impl AsFd) -> Result<(), Error> {
+        if !self.protects {
+            return Ok(());
+        }
+        let socket = socket.as_fd().try_clone_to_owned().map_err(|error| {
+            Error::new(
+                ErrorKind::ResourceLimit { what: "file descriptors" },
+                "no descriptor left to protect a socket",
+            )
+            .with_reason(error.to_string())
+        })?;
+        let Some(ask) = self.queue.protect(socket) else {
+            return Err(protect_failed("too many sockets wait for the host's protect_socket"));
+        };
+        match timeout(PROTECT, ask).await {
+            Ok(Some(Ok(()))) => Ok(()),
+            Ok(Some(Err(refused))) => {
+                Err(protect_failed("the host refused to protect a socket").with_reason(refused.reason))
+            }
+            Ok(None) => Err(Error::new(ErrorKind::Stopped, "the tunnel is stopping")),
+            Err(_) => Err(protect_failed("the host's protect_socket did not answer within 2 s")),
+        }
+    }
+
+    /// Asks the host to resolve a name outside the tunnel, and waits 5 s at most. `None`: it does not offer that.
+    ///
+    /// # Errors
+    /// `ServerUnreachable` at the stage `resolve` if it fails, panics or finds nothing; `Timeout` if it does not answer
+    /// in time.
+    pub(crate) async fn resolve(&self, name: &str) -> Option<Result<Vec<IpAddr>, Error>> {
+        if !self.resolves.get() {
+            return None;
+        }
+        let platform = self.platform.borrow().clone()?;
+        let network = self.network.borrow().clone();
+        let (answer, answered) = oneshot::channel();
+        let name = name.to_owned();
+        let job = move || {
+            let found = catch_unwind(AssertUnwindSafe(|| platform.resolve(&name, network.as_ref())));
+            drop(platform);
+            let panicked = || Some(Err(Refused { reason: "resolve panicked".into() }));
+            // The look-up may have been given up.
+            let _ = answer.send(found.unwrap_or_else(|_| panicked()));
+        };
+        if let Err(error) = self.helpers.run(&self.crew, Box::new(job)) {
+            return Some(Err(
+                unresolved("no helper thread for the host's resolve").with_reason(error.to_string())
+            ));
+        }
+        Some(match timeout(RESOLVE, answered).await {
+            Ok(Ok(None)) => {
+                self.resolves.set(false);
+                return None;
+            }
+            Ok(Ok(Some(Ok(found)))) if !found.is_empty() => Ok(found),
+            Ok(Ok(Some(Ok(_)))) => Err(unresolved("the host's resolve found no address")),
+            Ok(Ok(Some(Err(refused)))) => {
+                Err(unresolved("the host's resolve failed").with_reason(refused.reason))
+            }
+            Ok(Err(_)) => Err(Error::new(ErrorKind::Stopped, "the tunnel is stopping")),
+            Err(_) => {
+                let what = ErrorKind::Timeout { what: "resolve" };
+                Err(Error::new(what, "the host's resolve did not answer within 5 s"))
+            }
+        })
+    }
+
+    /// Takes up the network that `resolve` is told of.
+    pub(crate) fn set_network(&self, network: Option<NetworkInfo>) {
+        *self.network.borrow_mut() = network;
+    }
+
+    /// Ends the threads as soon as their callbacks return; what they have not begun is dropped.
+    pub(crate) fn close(&self) {
+        let platform = self.platform.borrow_mut().take();
+        drop(platform);
+        self.helpers.close();
+        self.queue.close();
+    }
+
+    /// Waits until every thread is gone.
+    pub(crate) async fn gone(&self) {
+        self.crew.gone().await;
+    }
+
+    /// Which callback keeps a thread from ending.
+    pub(crate) fn stuck_in(&self) -> &'static str {
+        if self.queue.is_busy() { "the host's protect_socket" } else { "the host's resolve" }
+    }
+}
+
+impl Drop for HostLink {
+    /// The threads end even if nobody waits for them.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn protect_failed(text: &'static str) -> Error {
+    Error::new(ErrorKind::ProtectFailed, text)
+}
+
+fn unresolved(text: &'static str) -> Error {
+    Error::new(ErrorKind::ServerUnreachable { stage: Stage::Resolve }, text)
+}

@@ -1,0 +1,375 @@
+//! The handle of a tunnel: what a host holds, on whichever thread it likes.
+
+use super::api::{
+    CheckReport, ConnectionInfo, MemoryPressure, NetworkInfo, Options, Platform, ReloadReport, State, Stats,
+    Status, TunHandle, TunSettings, UserInfo,
+};
+use super::budget::Budget;
+use super::mailbox::{Command, Reply, Signals, Stopping};
+use super::pending::{NextEvent, Pending, stopped};
+use super::runner::{self, Seed};
+use super::running::tun_settings;
+use super::shared::Shared;
+use crate::config::{self, Config};
+use crate::error::{Error, ErrorKind};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::time::Instant;
+
+/// A tunnel: one config's inbounds and outbounds on a thread of their own.
+///
+/// Made by [`Tunnel::new`], started once, stopped once. Clones are handles to the same tunnel; any thread may use any of
+/// them at any time. No call blocks but the `wait` of what it returns. When the last handle is dropped the tunnel is asked
+/// to stop, and nobody waits for it.
+#[derive(Clone)]
+pub struct Tunnel {
+    handle: Arc<Handle>,
+}
+
+/// Signals the stop when the last of the host's handles goes.
+struct Handle(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    signals: Arc<Signals>,
+    commands: UnboundedSender<Command>,
+    settings: Arc<Mutex<Option<TunSettings>>>,
+    phase: Mutex<Phase>,
+    /// The shard's thread. Held while it is being started and while it is being joined; that thread never takes it.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+enum Phase {
+    Idle(Box<Seed>),
+    Started,
+    Over,
+}
+
+impl Tunnel {
+    /// Makes a tunnel from a config. Does no IO: files are read and sockets opened by [`Tunnel::start`].
+    ///
+    /// # Errors
+    /// `ConfigInvalid` with the first error of the config ([`validate_config`](crate::validate_config) lists them all);
+    /// `Misuse` if the memory limit is below 4 MiB.
+    pub fn new(config_json: &str, options: Options, platform: Arc<dyn Platform>) -> Result<Self, Error> {
+        Self::from_config(read(config_json)?, options, platform)
+    }
+
+    /// Makes a tunnel from a config's values, otherwise as [`Tunnel::new`].
+    ///
+    /// # Errors
+    /// `Misuse` or `ConfigInvalid` if the memory limit is below 4 MiB.
+    pub fn from_config(config: Config, options: Options, platform: Arc<dyn Platform>) -> Result<Self, Error> {
+        let budget = Budget::new(&options, &config)?;
+        let shared = Arc::new(Shared::new(options.log.unwrap_or(config.log_level)));
+        let signals = Arc::new(Signals::default());
+        let (commands, received) = mpsc::unbounded_channel();
+        let settings = Arc::new(Mutex::new(tun_settings(&config)));
+        let seed = Seed {
+            config,
+            budget,
+            network: options.network,
+            log_fixed: options.log.is_some(),
+            platform,
+            shared: Arc::clone(&shared),
+            signals: Arc::clone(&signals),
+            commands: received,
+            settings: Arc::clone(&settings),
+        };
+        let phase = Mutex::new(Phase::Idle(Box::new(seed)));
+        let inner = Inner { shared, signals, commands, settings, phase, thread: Mutex::default() };
+        Ok(Self { handle: Arc::new(Handle(Arc::new(inner))) })
+    }
+
+    /// What the host needs to set its tun device up; `None` when the config has no tun inbound.
+    pub fn tun_settings(&self) -> Option<TunSettings> {
+        lock(&self.inner().settings).clone()
+    }
+
+    /// Starts the tunnel, once in its life. Answers when the tun and the listeners are up; no network IO is waited for.
+    ///
+    /// Without a tun the other inbounds run. A tun needs no inbound in the config: it gets one with the default settings,
+    /// tagged `tun`. On any error the descriptor is closed, and the tunnel is stopped. A start that is given up (its
+    /// [`Pending`] dropped before the answer was taken) is a stop.
+    ///
+    /// # Errors
+    /// `AlreadyRunning` on the second call, `Stopped` after a stop; what keeps an inbound from starting.
+    pub fn start(&self, tun: Option<TunHandle>) -> Pending<Result<(), Error>> {
+        let inner = self.inner();
+        let seed = match &mut *lock(&inner.phase) {
+            phase @ Phase::Idle(_) => std::mem::replace(phase, Phase::Started),
+            Phase::Started => {
+                return inner.refuse(Error::new(ErrorKind::AlreadyRunning, "the tunnel has been started"));
+            }
+            Phase::Over => {
+                return inner.refuse(Error::new(
+                    ErrorKind::Stopped,
+                    "a tunnel is started once, and this one is over",
+                ));
+            }
+        };
+        let Phase::Idle(seed) = seed else { unreachable!("matched above") };
+        inner.shared.set_state(State::Starting);
+        let (started, answer) = Pending::new(&inner.shared.host, stopped);
+        let shared = Arc::clone(&inner.shared);
+        let body = move || {
+            let run = AssertUnwindSafe(|| runner::run(*seed, tun, started));
+            if catch_unwind(run).is_err() {
+                let error = Error::new(ErrorKind::Internal, "the tunnel's thread panicked; this is a defect");
+                shared.set_state(State::Stopped { error: Some(error) });
+            }
+        };
+        let mut thread = lock(&inner.thread);
+        match Builder::new().name("vmk-shard".into()).spawn(body) {
+            Ok(handle) => *thread = Some(handle),
+            Err(error) => {
+                drop(thread);
+                let error = Error::new(
+                    ErrorKind::ResourceLimit { what: "threads" },
+                    "the tunnel could not be started",
+                )
+                .with_reason(error.to_string());
+                inner.shared.set_state(State::Stopped { error: Some(error.clone()) });
+                return inner.refuse(error);
+            }
+        }
+        drop(thread);
+        let cancelled = Arc::clone(inner);
+        answer.cancelled_by(move || cancelled.request_stop())
+    }
+
+    /// Swaps the tun device under live flows: the new one is in place before the old one closes. A tunnel that runs
+    /// without a tun gets one. On an error the new descriptor is closed and the old device stays.
+    ///
+    /// # Errors
+    /// `Stopped`; `Misuse` before the start; `TunIo` if the descriptor cannot be used.
+    pub fn set_tun(&self, tun: TunHandle) -> Pending<Result<(), Error>> {
+        self.inner().ask(|reply| Command::SetTun(tun, reply))
+    }
+
+    /// Proves the path to the server, by a tiny request through the first outbound that dials one.
+    ///
+    /// # Errors
+    /// `Timeout`, `AuthRejected` or what the dial says; `Misuse` if no outbound dials a server.
+    pub fn check(&self, timeout: Duration) -> Pending<Result<CheckReport, Error>> {
+        self.inner().ask(|reply| Command::Check(timeout, reply))
+    }
+
+    /// Asks the tunnel to stop. Never blocks, and is legal anywhere: in callbacks, before the start, after the end.
+    pub fn request_stop(&self) {
+        self.inner().request_stop();
+    }
+
+    /// Stops the tunnel. Answers when every descriptor, task, thread and callback of it is gone and the platform has been
+    /// released; at once if that is so already.
+    ///
+    /// # Errors
+    /// `Timeout` naming the callback that has not returned in time; all else is gone then, and the tunnel ends by itself
+    /// when the callback returns. `Misuse` on a thread that is in a callback of this tunnel.
+    pub fn stop(&self, timeout: Duration) -> Pending<Result<(), Error>> {
+        let inner = self.inner();
+        if inner.shared.host.is_callback_thread() {
+            let error = Error::new(ErrorKind::Misuse, "a callback cannot wait for its own end")
+                .with_hint("call request_stop in callbacks");
+            return inner.refuse(error);
+        }
+        inner.request_stop();
+        // An instance that ends without an answer has ended all the same.
+        let (reply, answer) = Pending::new(&inner.shared.host, || Ok(()));
+        let deadline = Instant::now().checked_add(timeout);
+        // Nobody takes it when the shard is gone; the answer then stands for itself.
+        let _ = inner.commands.send(Command::Stop(Some(Stopping { deadline, reply })));
+        let joined = Arc::clone(inner);
+        answer.settled_by(move |answer| {
+            if answer.is_ok() {
+                joined.join();
+            }
+        })
+    }
+
+    /// Puts another config in force: all of it, or on an error nothing. Open flows live on as they are; inbounds whose
+    /// settings changed are opened anew.
+    ///
+    /// # Errors
+    /// `ConfigInvalid`; `Stopped`; `Misuse` before the start; what keeps an inbound from starting.
+    pub fn reload(&self, config_json: &str) -> Pending<Result<ReloadReport, Error>> {
+        match read(config_json) {
+            Ok(config) => self.inner().ask(|reply| Command::Reload(Box::new(config), reply)),
+            Err(error) => self.inner().refuse(error),
+        }
+    }
+
+    /// Chooses an outbound of a group. Not built yet.
+    ///
+    /// # Errors
+    /// `Unsupported`.
+    pub fn select_outbound(&self, _group: &str, _tag: &str) -> Result<(), Error> {
+        unsupported("outbound groups are not built yet")
+    }
+
+    /// Tells the tunnel what the network below is; `None`: there is none. Changes within 250 ms are taken as one. Ends
+    /// only the connections whose path is gone.
+    pub fn network_changed(&self, network: Option<NetworkInfo>) {
+        self.inner().signals.send(|latest| latest.network = Some(network));
+    }
+
+    /// Corrects the clock: UTC is the system's plus `seconds`. A correction beyond what VMess bears is told by
+    /// [`Event::ClockSkew`](crate::Event::ClockSkew).
+    pub fn set_clock_offset(&self, seconds: i64) {
+        let inner = self.inner();
+        inner.shared.clock.set_offset(seconds);
+        inner.signals.send(|latest| latest.skew = Some(seconds.saturating_neg()));
+    }
+
+    /// The device is about to sleep. Timers rest with it; traffic is never refused.
+    pub fn pause(&self) {
+        self.inner().shared.log(config::LogLevel::Debug, format_args!("the device goes to sleep"));
+    }
+
+    /// The device is awake again: deadlines that passed meanwhile are acted on.
+    pub fn wake(&self) {
+        self.inner().signals.send(|latest| latest.wake = true);
+    }
+
+    /// Tells how short memory is. From [`MemoryPressure::Low`] on, free buffers go back to the operating system.
+    pub fn memory_pressure(&self, level: MemoryPressure) {
+        self.inner().signals.send(|latest| latest.pressure = Some(level));
+    }
+
+    /// The state, since when, and the newest error.
+    pub fn status(&self) -> Status {
+        self.inner().shared.status()
+    }
+
+    /// The counters. Never blocks.
+    pub fn stats(&self) -> Stats {
+        let shared = &self.inner().shared;
+        shared.stats.read(shared.clock.now())
+    }
+
+    /// The open connections.
+    ///
+    /// # Errors
+    /// `Stopped`; `Misuse` before the start.
+    pub fn connections(&self) -> Pending<Result<Vec<ConnectionInfo>, Error>> {
+        self.inner().ask(Command::Connections)
+    }
+
+    /// Closes a connection; answers whether there was one with this id.
+    ///
+    /// # Errors
+    /// `Stopped`; `Misuse` before the start.
+    pub fn close_connection(&self, id: u64) -> Pending<Result<bool, Error>> {
+        self.inner().ask(|reply| Command::Close(id, reply))
+    }
+
+    /// The users of VMess inbounds. Not built yet.
+    ///
+    /// # Errors
+    /// `Unsupported`.
+    pub fn users(&self) -> Result<Vec<UserInfo>, Error> {
+        unsupported("VMess inbounds are not built yet")
+    }
+
+    /// Adds a user to a VMess inbound. Not built yet.
+    ///
+    /// # Errors
+    /// `Unsupported`.
+    pub fn add_user(&self, _inbound: &str, _user_json: &str) -> Result<(), Error> {
+        unsupported("VMess inbounds are not built yet")
+    }
+
+    /// Removes a user from a VMess inbound. Not built yet.
+    ///
+    /// # Errors
+    /// `Unsupported`.
+    pub fn remove_user(&self, _inbound: &str, _email: &str) -> Result<bool, Error> {
+        unsupported("VMess inbounds are not built yet")
+    }
+
+    /// The next event; `None` after the last one, which is always [`State::Stopped`].
+    pub fn next_event(&self) -> NextEvent {
+        NextEvent::new(&self.inner().shared)
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        &self.handle.0
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel").field("state", &self.inner().shared.state()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.request_stop();
+    }
+}
+
+impl Inner {
+    fn request_stop(&self) {
+        let idle = {
+            let mut phase = lock(&self.phase);
+            match &*phase {
+                Phase::Idle(_) => Some(std::mem::replace(&mut *phase, Phase::Over)),
+                Phase::Started => {
+                    *phase = Phase::Over;
+                    None
+                }
+                Phase::Over => return,
+            }
+        };
+        if idle.is_some() {
+            // Releases the platform, with no lock held.
+            drop(idle);
+            self.shared.set_state(State::Stopped { error: None });
+        } else {
+            self.shared.set_state(State::Stopping);
+            // Nobody takes it when the shard is gone, and nothing is left to stop.
+            let _ = self.commands.send(Command::Stop(None));
+        }
+    }
+
+    /// Sends a command to the shard. A reply that is never given means that the tunnel has ended.
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Pending<Result<T, Error>> {
+        if matches!(&*lock(&self.phase), Phase::Idle(_)) {
+            return self.refuse(Error::new(ErrorKind::Misuse, "the tunnel has not been started"));
+        }
+        let (reply, answer) = Pending::new(&self.shared.host, stopped);
+        // Nobody takes it when the shard is gone: `stopped` is the answer then.
+        let _ = self.commands.send(command(reply));
+        answer
+    }
+
+    fn refuse<T>(&self, error: Error) -> Pending<Result<T, Error>> {
+        Pending::ready(&self.shared.host, stopped, Err(error))
+    }
+
+    /// Joins the shard's thread, which has nothing left to do but to return.
+    fn join(&self) {
+        let mut thread = lock(&self.thread);
+        if let Some(thread) = thread.take() {
+            // Its panics were caught and told.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn read(config_json: &str) -> Result<Config, Error> {
+    config::parse(config_json).into_result()
+}
+
+fn unsupported<T>(text: &'static str) -> Result<T, Error> {
+    Err(Error::new(ErrorKind::Unsupported, text))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

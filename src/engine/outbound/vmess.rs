@@ -1,0 +1,244 @@
+//! The `vmess` outbound: flows go through VMess servers, a carrier each.
+//!
+//! Servers take turns, a connection each; if one cannot be reached the next one is tried within the same deadline. Each
+//! connection draws one of its server's users at random.
+
+use super::super::shard::Shard;
+use super::backoff::Backoff;
+use super::server_addresses::ServerAddresses;
+use super::{Answer, LocalFuture, OpenError, OpenedStream, Outbound, level};
+use crate::addr::Target;
+use crate::config::{self, Level};
+use crate::error::{Error, ErrorKind, Stage};
+use crate::time::Moment;
+use crate::transport::Datagrams;
+use crate::transport::dial::{self, DialError};
+use crate::transport::sealed::{SealedDatagrams, SealedStream, Witness};
+use crate::transport::tcp::TcpCarrier;
+use crate::vmess::client::{self, Connection, Request};
+use crate::vmess::header::hardware_aes;
+use crate::vmess::{CmdKey, Command, Security};
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// A VMess outbound.
+pub(super) struct Vmess {
+    tag: Arc<str>,
+    servers: Vec<Server>,
+    next: Cell<usize>,
+    backoff: Backoff,
+}
+
+struct Server {
+    addresses: ServerAddresses,
+    users: Vec<User>,
+}
+
+struct User {
+    cmd_key: CmdKey,
+    alter_id: u16,
+    security: Security,
+    level: u32,
+    authenticated_length: bool,
+    no_termination_signal: bool,
+}
+
+/// A connected carrier and the VMess connection to run on it.
+struct Dialled {
+    carrier: TcpCarrier,
+    connection: Connection,
+    witness: Rc<dyn Witness>,
+    level: Level,
+}
+
+impl Vmess {
+    /// Makes the outbound; derives the users' keys.
+    pub(super) fn new(tag: Arc<str>, settings: &config::Vmess) -> Self {
+        let hardware_aes = hardware_aes();
+        let servers: Vec<Server> =
+            settings.servers.iter().map(|server| Server::new(server, hardware_aes)).collect();
+        let patience = u32::try_from(servers.len()).unwrap_or(u32::MAX);
+        Self { tag, servers, next: Cell::new(0), backoff: Backoff::new(patience) }
+    }
+
+    /// Connects the next server and makes a request of it.
+    async fn dial(&self, shard: &Rc<Shard>, command: Command, target: Target) -> Result<Dialled, OpenError> {
+        let began = shard.clock.now();
+        let result = self.dial_any(shard).await;
+        let (server, stream) = match result {
+            Ok(connected) => connected,
+            Err(failed) => {
+                shard.shared.stats.dial_failures.fetch_add(1, Relaxed);
+                let now = shard.clock.now();
+                shard.with_entropy(|entropy| self.backoff.failed(began, now, entropy));
+                shard.health.dial_failed(&self.tag, &failed.error);
+                return Err(OpenError { error: failed.error, answer: Answer::Failed });
+            }
+        };
+        shard.shared.stats.dials.fetch_add(1, Relaxed);
+        self.backoff.reset();
+        let picked = shard.with_entropy(|entropy| entropy.below(server.users.len() as u32));
+        let user =
+            server.users.get(picked as usize).expect("drawn below the number of users, which is not zero");
+        let connection = user.connect(shard, command, target)?;
+        let witness = Rc::new(Watch {
+            shard: Rc::clone(shard),
+            outbound: Arc::clone(&self.tag),
+            security: user.security,
+        });
+        Ok(Dialled { carrier: TcpCarrier::new(stream), connection, witness, level: level(shard, user.level) })
+    }
+
+    /// Connects one server, beginning with the one whose turn it is.
+    ///
+    /// # Errors
+    /// The failure of the last one tried.
+    async fn dial_any(&self, shard: &Rc<Shard>) -> Result<(&Server, TcpStream), DialError> {
+        let started = Instant::now();
+        let turn = self.next.get();
+        self.next.set(turn.wrapping_add(1));
+        let count = self.servers.len();
+        let mut failed = None;
+        for step in 0..count {
+            let Some(server) = self.servers.get(turn.wrapping_add(step) % count) else { break };
+            // What is left is shared among those that are left; who fails early leaves more to the others.
+            let left = server.deadline(shard).saturating_sub(started.elapsed());
+            let share = left / u32::try_from(count - step).unwrap_or(u32::MAX);
+            match server.dial(shard, Instant::now() + share).await {
+                Ok(stream) => return Ok((server, stream)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        let nothing =
+            || DialError::new(Stage::Connect, io::ErrorKind::NotFound, started, "no server is configured");
+        Err(failed.unwrap_or_else(nothing))
+    }
+}
+
+impl Server {
+    fn new(server: &config::VmessServer, hardware_aes: bool) -> Self {
+        let users = server.users.iter().map(|user| User::new(user, hardware_aes)).collect();
+        Self { addresses: ServerAddresses::new(server.target.clone()), users }
+    }
+
+    /// How long setting a connection up may take: the shortest `handshake` of its users, 10 s at most.
+    fn deadline(&self, shard: &Shard) -> Duration {
+        self.users.iter().map(|user| level(shard, user.level).handshake).fold(dial::DEADLINE, Duration::min)
+    }
+
+    async fn dial(&self, shard: &Rc<Shard>, deadline: Instant) -> Result<TcpStream, DialError> {
+        let addresses = self.addresses.get(shard, deadline).await?;
+        let connected = dial::tcp_addresses(shard, &addresses, self.addresses.target().port, deadline).await;
+        if connected.is_err() {
+            self.addresses.forget();
+        }
+        connected
+    }
+}
+
+impl User {
+    fn new(user: &config::VmessUser, hardware_aes: bool) -> Self {
+        Self {
+            cmd_key: user.id.cmd_key(),
+            alter_id: user.alter_id,
+            security: user.security.resolve(hardware_aes),
+            level: user.level,
+            authenticated_length: user.authenticated_length,
+            no_termination_signal: user.no_termination_signal,
+        }
+    }
+
+    fn connect(&self, shard: &Shard, command: Command, target: Target) -> Result<Connection, OpenError> {
+        let refuse = |error: Error| OpenError { error, answer: Answer::Failed };
+        if self.alter_id > 0 {
+            let text = "this version has no legacy header, which an alterId above 0 asks for";
+            return Err(refuse(Error::new(ErrorKind::Unsupported, text).with_hint("set alterId to 0")));
+        }
+        let none_chunked = shard.live().config.vmesskit.none_chunked;
+        let request = Request::new(
+            command,
+            target,
+            self.security,
+            self.authenticated_length,
+            none_chunked,
+            self.no_termination_signal,
+        );
+        let unix_secs = shard.clock.unix_secs();
+        shard.with_entropy(|entropy| client::connect(&self.cmd_key, &request, unix_secs, entropy)).map_err(
+            |error| {
+                refuse(
+                    Error::new(ErrorKind::Unsupported, "a request could not be made")
+                        .with_reason(error.to_string()),
+                )
+            },
+        )
+    }
+}
+
+impl Outbound for Vmess {
+    fn tag(&self) -> &Arc<str> {
+        &self.tag
+    }
+
+    fn connects_target(&self) -> bool {
+        false
+    }
+
+    fn admits(&self, now: Moment) -> bool {
+        self.backoff.admits(now)
+    }
+
+    fn network_changed(&self) {
+        self.backoff.reset();
+        self.servers.iter().for_each(|server| server.addresses.forget());
+    }
+
+    fn open_stream(
+        self: Rc<Self>,
+        shard: Rc<Shard>,
+        target: Target,
+    ) -> LocalFuture<Result<OpenedStream, OpenError>> {
+        Box::pin(async move {
+            let Dialled { carrier, connection, witness, level } =
+                self.dial(&shard, Command::Tcp, target).await?;
+            let stream = SealedStream::new(carrier, shard, connection, witness);
+            Ok(OpenedStream { stream: Box::new(stream), level })
+        })
+    }
+
+    fn open_datagrams(
+        self: Rc<Self>,
+        shard: Rc<Shard>,
+        target: Target,
+    ) -> LocalFuture<Result<Box<dyn Datagrams>, OpenError>> {
+        Box::pin(async move {
+            let Dialled { carrier, connection, witness, .. } =
+                self.dial(&shard, Command::Udp, target.clone()).await?;
+            let flow = SealedDatagrams::new(carrier, shard, connection, witness, target);
+            Ok(Box::new(flow) as Box<dyn Datagrams>)
+        })
+    }
+}
+
+/// Tells the shard's health what a server has proved.
+struct Watch {
+    shard: Rc<Shard>,
+    outbound: Arc<str>,
+    security: Security,
+}
+
+impl Witness for Watch {
+    fn answered(&self) {
+        self.shard.health.answered(&self.outbound);
+    }
+
+    fn rejected(&self) {
+        self.shard.health.rejected(&self.outbound, self.security);
+    }
+}

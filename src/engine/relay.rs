@@ -1,0 +1,361 @@
+//! The relay: one future that moves a connection's payload both ways until both directions have ended.
+//!
+//! A direction drains in batches until nothing is at hand, flushes once a batch, and yields after a budget so that no
+//! flow starves the others. Ends pass on one by one (half-close); a failure aborts both sides, so that neither app nor
+//! server can take a cut stream for a whole one. All deadlines share one timer, armed for the nearest of them and moved
+//! only when it fires or a nearer one comes up: an idle connection wakes nobody.
+
+use crate::transport::{Stream, StreamError};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// The most payload that a direction moves before the relay yields.
+const BUDGET: usize = 256 * 1024;
+/// How long after accept the header goes out alone if the app says nothing: clients of SSH and SMTP wait for a banner.
+pub(crate) const HEADER_ALONE: Duration = Duration::from_millis(50);
+/// After so long without an answer a flow that has sent data counts as silent.
+const SILENT: Duration = Duration::from_secs(10);
+/// A flow that ends sooner than this after its first data, unanswered, says nothing about the server.
+const TOO_SHORT: Duration = Duration::from_secs(1);
+
+/// How long a relay waits for what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// Silence both ways.
+    pub(crate) conn_idle: Duration,
+    /// Silence of the uplink once the downlink has ended; zero ends at once.
+    pub(crate) uplink_only: Duration,
+    /// Silence of the downlink once the uplink has ended; zero ends at once.
+    pub(crate) downlink_only: Duration,
+    /// When what the protocol must say first goes out without payload.
+    pub(crate) header_alone: Instant,
+}
+
+/// What a relay tells while it runs.
+pub(crate) trait Meter {
+    /// So many bytes of payload went each way since the last call.
+    fn moved(&self, uplink: usize, downlink: usize);
+
+    /// The flow has sent data, and no answer has come for 10 s, or until it ended.
+    fn silent(&self);
+
+    /// Whether the connection is to be closed; registers the task to be woken for that.
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// Which side of a relay failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The app's.
+    Local,
+    /// The outbound's.
+    Remote,
+}
+
+/// Why a relay ended before both directions had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RelayError {
+    /// One side failed.
+    #[error("{side:?}: {error}")]
+    Stream {
+        /// The side.
+        side: Side,
+        /// How.
+        error: StreamError,
+    },
+    /// Nothing moved for too long.
+    #[error("idle for too long ({0})")]
+    Idle(&'static str),
+    /// `close_connection`, or the end of the instance.
+    #[error("closed on request")]
+    Closed,
+}
+
+/// Moves payload between an app's end and an outbound's until both directions have ended. Both ends are dropped here:
+/// aborted if their peer must see that something is missing.
+///
+/// # Errors
+/// [`RelayError`]; both ends have been aborted as far as they were not done.
+pub(crate) async fn relay(
+    local: Box<dyn Stream>,
+    remote: Box<dyn Stream>,
+    terms: Terms,
+    meter: &dyn Meter,
+) -> Result<(), RelayError> {
+    let mut relay = Relay::new(local, remote, terms, meter);
+    let mut timer = pin!(sleep_until(relay.nearest()));
+    let result = std::future::poll_fn(|cx| relay.poll(cx, timer.as_mut())).await;
+    relay.close(&result);
+    result
+}
+
+/// How far a direction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Payload flows.
+    Open,
+    /// The source has ended, its end is being passed on.
+    Ending,
+    /// The end has been passed on.
+    Done,
+}
+
+/// One direction.
+struct Direction {
+    phase: Phase,
+    /// Whether the destination holds payload that it has not passed on.
+    unflushed: bool,
+}
+
+impl Direction {
+    const fn new() -> Self {
+        Self { phase: Phase::Open, unflushed: false }
+    }
+
+    /// Moves what is at hand and returns how much that was. `Err` tells whether it was the source that failed.
+    fn pump(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut dyn Stream,
+        destination: &mut dyn Stream,
+    ) -> Result<usize, (bool, StreamError)> {
+        let from_destination = |error| (false, error);
+        let mut moved = 0;
+        if self.phase == Phase::Open && destination.poll_ready(cx).map_err(from_destination)?.is_ready() {
+            let limit = destination.send_limit();
+            while moved < BUDGET {
+                match source.poll_recv(cx, limit) {
+                    Poll::Ready(Ok(Some(data))) => {
+                        moved += data.len();
+                        self.unflushed = true;
+                        destination.send(data).map_err(from_destination)?;
+                    }
+                    Poll::Ready(Ok(None)) => {
+                        self.phase = Phase::Ending;
+                        break;
+                    }
+                    Poll::Ready(Err(error)) => return Err((true, error)),
+                    Poll::Pending => break,
+                }
+                if destination.poll_ready(cx).map_err(from_destination)?.is_pending() {
+                    break;
+                }
+            }
+        }
+        if self.phase == Phase::Ending {
+            if destination.poll_finish(cx).map_err(from_destination)?.is_ready() {
+                self.phase = Phase::Done;
+                self.unflushed = false;
+            }
+        } else if self.unflushed {
+            self.unflushed = destination.poll_flush(cx).map_err(from_destination)?.is_pending();
+        }
+        if moved >= BUDGET {
+            cx.waker().wake_by_ref();
+        }
+        Ok(moved)
+    }
+}
+
+/// Whether the server has been heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// No data was sent, so none is due.
+    NotDue,
+    /// Data was first sent then.
+    Due(Instant),
+    /// It came, or its absence was told.
+    Settled,
+}
+
+struct Relay<'a> {
+    local: Box<dyn Stream>,
+    remote: Box<dyn Stream>,
+    terms: Terms,
+    meter: &'a dyn Meter,
+    up: Direction,
+    down: Direction,
+    last_moved: Instant,
+    armed: Instant,
+    /// Whether payload or the header alone has gone up.
+    greeted: bool,
+    answer: Answer,
+}
+
+impl<'a> Relay<'a> {
+    fn new(local: Box<dyn Stream>, remote: Box<dyn Stream>, terms: Terms, meter: &'a dyn Meter) -> Self {
+        let now = Instant::now();
+        let mut relay = Self {
+            local,
+            remote,
+            terms,
+            meter,
+            up: Direction::new(),
+            down: Direction::new(),
+            last_moved: now,
+            armed: now,
+            greeted: false,
+            answer: Answer::NotDue,
+        };
+        relay.armed = relay.nearest();
+        relay
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Result<(), RelayError>> {
+        if self.meter.poll_closed(cx).is_ready() {
+            return Poll::Ready(Err(RelayError::Closed));
+        }
+        loop {
+            let before = (self.up.phase, self.down.phase);
+            self.pump_up(cx)?;
+            self.pump_down(cx)?;
+            let after = (self.up.phase, self.down.phase);
+            if after == (Phase::Done, Phase::Done) {
+                return Poll::Ready(Ok(()));
+            }
+            if before != after {
+                // The limit that counts from here on is another one, and it counts from here.
+                self.last_moved = Instant::now();
+            }
+            if self.poll_timer(cx, timer.as_mut())?.is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn pump_up(&mut self, cx: &mut Context<'_>) -> Result<(), RelayError> {
+        if !self.greeted && self.is_header_due(Instant::now()) {
+            self.greeted = true;
+            self.up.unflushed = true;
+        }
+        let moved = match self.up.pump(cx, &mut *self.local, &mut *self.remote) {
+            Ok(moved) => moved,
+            Err((of_source, error)) => {
+                let side = if of_source { Side::Local } else { Side::Remote };
+                return Err(RelayError::Stream { side, error });
+            }
+        };
+        if moved > 0 {
+            self.greeted = true;
+            self.last_moved = Instant::now();
+            self.meter.moved(moved, 0);
+            if self.answer == Answer::NotDue && !self.remote.answered() {
+                self.answer = Answer::Due(self.last_moved);
+            }
+        }
+        Ok(())
+    }
+
+    fn pump_down(&mut self, cx: &mut Context<'_>) -> Result<(), RelayError> {
+        let moved = match self.down.pump(cx, &mut *self.remote, &mut *self.local) {
+            Ok(moved) => moved,
+            Err((of_source, error)) => {
+                let side = if of_source { Side::Remote } else { Side::Local };
+                return Err(RelayError::Stream { side, error });
+            }
+        };
+        if moved > 0 {
+            self.last_moved = Instant::now();
+            self.meter.moved(0, moved);
+        }
+        if matches!(self.answer, Answer::Due(_)) && self.remote.answered() {
+            self.answer = Answer::Settled;
+        }
+        Ok(())
+    }
+
+    /// The limit on silence in the present phase, and its name.
+    fn idle_limit(&self) -> (Duration, &'static str) {
+        match (self.up.phase, self.down.phase) {
+            (Phase::Done, _) => (self.terms.downlink_only, "downlinkOnly"),
+            (_, Phase::Done) => (self.terms.uplink_only, "uplinkOnly"),
+            _ => (self.terms.conn_idle, "connIdle"),
+        }
+    }
+
+    /// The nearest deadline.
+    fn nearest(&self) -> Instant {
+        let mut nearest = self.last_moved + self.idle_limit().0;
+        if !self.greeted && self.up.phase == Phase::Open {
+            nearest = nearest.min(self.terms.header_alone);
+        }
+        if let Answer::Due(since) = self.answer {
+            nearest = nearest.min(since + SILENT);
+        }
+        nearest
+    }
+
+    /// Ready when the header is due and the uplink must be looked at again.
+    fn poll_timer(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Poll<Result<(), RelayError>> {
+        loop {
+            let nearest = self.nearest();
+            if nearest < self.armed {
+                timer.as_mut().reset(nearest);
+                self.armed = nearest;
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            if let Answer::Due(since) = self.answer
+                && now >= since + SILENT
+            {
+                self.tell_silent();
+            }
+            let (limit, name) = self.idle_limit();
+            if now >= self.last_moved + limit {
+                return Poll::Ready(Err(RelayError::Idle(name)));
+            }
+            if self.is_header_due(now) {
+                return Poll::Ready(Ok(()));
+            }
+            self.armed = self.nearest();
+            timer.as_mut().reset(self.armed);
+        }
+    }
+
+    /// Whether the app has said nothing for so long that the header goes out alone.
+    fn is_header_due(&self, now: Instant) -> bool {
+        !self.greeted && self.up.phase == Phase::Open && now >= self.terms.header_alone
+    }
+
+    fn tell_silent(&mut self) {
+        self.answer = Answer::Settled;
+        self.meter.silent();
+    }
+
+    /// Lets both ends go. What has not ended properly is aborted; what has is left to the operating system to deliver.
+    fn close(&mut self, result: &Result<(), RelayError>) {
+        let rejected = matches!(
+            result,
+            Err(RelayError::Stream { error: StreamError::Rejected, .. } | RelayError::Closed)
+        );
+        if let Answer::Due(since) = self.answer
+            && !rejected
+            && since.elapsed() >= TOO_SHORT
+        {
+            self.tell_silent();
+        }
+        if result.is_ok() {
+            return;
+        }
+        let idle = matches!(result, Err(RelayError::Idle(_)));
+        let (up_done, down_done) = (self.up.phase == Phase::Done, self.down.phase == Phase::Done);
+        // An end that was passed on may still be on its way in the kernel: an abort would cut it off.
+        if !(idle && down_done) {
+            self.local.abort();
+        }
+        if !(idle && (up_done || down_done)) {
+            self.remote.abort();
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Relay<'static>>() <= 192);

@@ -1,0 +1,264 @@
+//! The shard's thread: it starts everything, serves what handles ask, and leaves nothing behind.
+
+use super::api::{Event, MemoryPressure, NetworkInfo, Platform, State, TunHandle, TunSettings};
+use super::budget::Budget;
+use super::check::check;
+use super::host::HostLink;
+use super::mailbox::{Command, Latest, Reply, Signals, Stopping};
+use super::network;
+use super::running::{Running, tun_settings};
+use super::shard::{Live, Shard};
+use super::shared::Shared;
+use crate::config::{Config, LogLevel};
+use crate::error::{Error, ErrorKind};
+use std::future::pending;
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::{LocalSet, yield_now};
+use tokio::time::{Instant, sleep_until};
+
+/// How often the tasks run once more after their connections were closed, so that peers see aborts and not ends.
+const LAST_TURNS: usize = 16;
+/// From how many seconds on a wrong clock is told: VMess bears 120 s, of which the client's own jitter takes 30.
+const SKEW: u64 = 90;
+
+/// Everything that an instance is started from.
+pub(super) struct Seed {
+    pub(super) config: Config,
+    pub(super) budget: Budget,
+    pub(super) network: Option<NetworkInfo>,
+    /// Whether the host chose the level of the log events; then a reload leaves it.
+    pub(super) log_fixed: bool,
+    pub(super) platform: Arc<dyn Platform>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) signals: Arc<Signals>,
+    pub(super) commands: UnboundedReceiver<Command>,
+    /// What `tun_settings` answers.
+    pub(super) settings: Arc<Mutex<Option<TunSettings>>>,
+}
+
+/// Why the serving ended.
+enum Outcome {
+    /// The start failed; who asked for it is told when everything is undone.
+    Unstarted(Error, Reply<()>),
+    /// It was stopped, or a fault ended it.
+    Over(Option<Error>),
+}
+
+/// Runs an instance from its start to its end: the body of the shard's thread. `Stopped` is entered last of all.
+pub(super) fn run(seed: Seed, tun: Option<TunHandle>, started: Reply<()>) {
+    let shared = Arc::clone(&seed.shared);
+    let mut stops = Vec::new();
+    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(live_and_end(seed, tun, started, &mut stops)),
+        Err(error) => Outcome::Unstarted(starved(&error), started),
+    };
+    let (error, started) = match outcome {
+        Outcome::Unstarted(error, started) => (Some(error), Some(started)),
+        Outcome::Over(error) => (error, None),
+    };
+    shared
+        .set_state(State::Stopped { error: error.clone().filter(|error| error.kind != ErrorKind::Stopped) });
+    // Those who asked may have given up.
+    if let (Some(error), Some(started)) = (error, started) {
+        let _ = started.send(Err(error));
+    }
+    stops.into_iter().for_each(|stop: Stopping| drop(stop.reply.send(Ok(()))));
+}
+
+async fn live_and_end(
+    seed: Seed,
+    tun: Option<TunHandle>,
+    started: Reply<()>,
+    stops: &mut Vec<Stopping>,
+) -> Outcome {
+    let Seed { config, budget, network, log_fixed, platform, shared, signals, mut commands, settings } = seed;
+    let host = match HostLink::open(platform, Arc::clone(&shared.host)) {
+        Ok(host) => host,
+        Err(error) => return Outcome::Unstarted(starved(&error), started),
+    };
+    let live = match Live::new(config) {
+        Ok(live) => live,
+        Err(error) => {
+            host.close();
+            host.gone().await;
+            return Outcome::Unstarted(error, started);
+        }
+    };
+    let shard = Shard::new(shared, host, live, budget.pool_bytes);
+    let local = LocalSet::new();
+    let mut server = Server { shard: Rc::clone(&shard), running: None, settings, log_fixed };
+    let outcome = local.run_until(server.serve(tun, network, started, &signals, &mut commands, stops)).await;
+    shard.shared.set_state(State::Stopping);
+    drop(server);
+    local
+        .run_until(async {
+            shard.connections.close_all();
+            for _ in 0..LAST_TURNS {
+                yield_now().await;
+            }
+        })
+        .await;
+    drop(local);
+    end(&shard.host, &mut commands, stops).await;
+    outcome
+}
+
+/// Waits for the host's threads, and tells those whose patience ends before.
+async fn end(host: &HostLink, commands: &mut UnboundedReceiver<Command>, stops: &mut Vec<Stopping>) {
+    host.close();
+    let gone = host.gone();
+    tokio::pin!(gone);
+    let mut asked = true;
+    loop {
+        let due = stops.iter().filter_map(|stop| stop.deadline).min();
+        tokio::select! {
+            biased;
+            () = &mut gone => return,
+            command = commands.recv(), if asked => match command {
+                Some(Command::Stop(stop)) => stops.extend(stop),
+                // Dropping a command's reply answers that the tunnel is stopped.
+                Some(_) => {}
+                None => asked = false,
+            },
+            () = at(due) => {
+                let now = Instant::now();
+                for stop in stops.extract_if(.., |stop| stop.deadline.is_some_and(|due| due <= now)) {
+                    let what = host.stuck_in();
+                    let error = Error::new(ErrorKind::Timeout { what }, "a callback has not returned; all else is gone")
+                        .with_hint("let the callback return: the tunnel ends then by itself");
+                    // The waiter may have given up.
+                    let _ = stop.reply.send(Err(error));
+                }
+            }
+        }
+    }
+}
+
+/// What serves the handles' commands while the instance runs.
+struct Server {
+    shard: Rc<Shard>,
+    running: Option<Running>,
+    settings: Arc<Mutex<Option<TunSettings>>>,
+    log_fixed: bool,
+}
+
+impl Server {
+    async fn serve(
+        &mut self,
+        tun: Option<TunHandle>,
+        network: Option<NetworkInfo>,
+        started: Reply<()>,
+        signals: &Signals,
+        commands: &mut UnboundedReceiver<Command>,
+        stops: &mut Vec<Stopping>,
+    ) -> Outcome {
+        let shard = Rc::clone(&self.shard);
+        if shard.shared.state() == State::Stopping {
+            let error = Error::new(ErrorKind::Stopped, "the tunnel was stopped before it had started");
+            return Outcome::Unstarted(error, started);
+        }
+        if let Some(network) = network {
+            shard.host.set_network(Some(network.clone()));
+            shard.network.replace(Some(network));
+        }
+        match Running::start(&shard, tun) {
+            Ok(running) => self.running = Some(running),
+            Err(error) => return Outcome::Unstarted(error, started),
+        }
+        // Never fails: set once, by this thread.
+        let _ = shard.shared.stats.started.set(shard.clock.now());
+        shard.shared.log(LogLevel::Info, format_args!("started"));
+        shard.health.start();
+        // Who asked may have given up; a stop is then on its way.
+        let _ = started.send(Ok(()));
+        let mut change: Option<(Instant, Option<NetworkInfo>)> = None;
+        loop {
+            let due = change.as_ref().map(|(due, _)| *due);
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(Command::Stop(stop)) => {
+                        stops.extend(stop);
+                        return Outcome::Over(None);
+                    }
+                    Some(command) => self.obey(command),
+                    None => return Outcome::Over(None),
+                },
+                error = shard.ended() => return Outcome::Over(Some(error)),
+                latest = signals.recv() => {
+                    if let Some(network) = self.heed(latest) {
+                        let due = due.unwrap_or_else(|| Instant::now() + network::DEBOUNCE);
+                        change = Some((due, network));
+                    }
+                }
+                () = at(due) => {
+                    if let Some((_, network)) = change.take() {
+                        network::take_up(&shard, network);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what a handle asks. Who asked may have given up meanwhile: answers that nobody takes are dropped.
+    fn obey(&mut self, command: Command) {
+        let shard = &self.shard;
+        let running = self.running.as_mut().expect("set before the first command is read");
+        match command {
+            Command::SetTun(handle, reply) => drop(reply.send(running.set_tun(shard, handle))),
+            Command::Check(limit, reply) => {
+                let shard = Rc::clone(shard);
+                self.shard.spawn(async move { drop(reply.send(check(shard, limit).await)) });
+            }
+            Command::Reload(config, reply) => {
+                let report = running.reload(shard, *config);
+                if report.is_ok() {
+                    let live = shard.live();
+                    if !self.log_fixed {
+                        shard.shared.set_log_level(live.config.log_level);
+                    }
+                    *self.settings.lock().unwrap_or_else(PoisonError::into_inner) =
+                        tun_settings(&live.config);
+                    shard.shared.log(LogLevel::Info, format_args!("reloaded"));
+                }
+                drop(reply.send(report));
+            }
+            Command::Connections(reply) => drop(reply.send(Ok(shard.connections.list(shard.clock.now())))),
+            Command::Close(id, reply) => drop(reply.send(Ok(shard.connections.close(id)))),
+            Command::Stop(_) => unreachable!("the loop takes stops itself"),
+        }
+    }
+
+    /// Acts on signals; a change of the network is returned, to be taken up when it has settled.
+    fn heed(&self, latest: Latest) -> Option<Option<NetworkInfo>> {
+        if latest.wake {
+            self.shard.wake();
+        }
+        if latest.pressure.is_some_and(|level| level > MemoryPressure::Normal) {
+            self.shard.pool.trim();
+        }
+        if let Some(seconds) = latest.skew.filter(|seconds| seconds.unsigned_abs() >= SKEW) {
+            self.shard.shared.emit(Event::ClockSkew { seconds });
+        }
+        latest.network
+    }
+}
+
+/// Sleeps until `due`, for ever without one.
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
+    }
+}
+
+fn starved(error: &io::Error) -> Error {
+    Error::new(
+        ErrorKind::ResourceLimit { what: "threads or file descriptors" },
+        "the tunnel could not be started",
+    )
+    .with_reason(error.to_string())
+}

@@ -1,0 +1,45 @@
+//! What the unit tests of several rooms of the engine share.
+
+use super::shard::Shard;
+use crate::addr::{Host, Target};
+use crate::config::{
+    Config, DomainStrategy, Freedom, LogLevel, Outbound, OutboundProtocol, Policy, Vmess, VmessServer,
+    VmessUser, Vmesskit,
+};
+use crate::vmess::{Id, Security};
+use std::rc::Rc;
+
+/// A shard with one freedom outbound and nothing else.
+pub(crate) fn shard() -> Rc<Shard> {
+    Shard::for_tests(config())
+}
+
+/// A config with one freedom outbound tagged `direct`, and nothing else.
+pub(crate) fn config() -> Config {
+    let freedom = Freedom { strategy: DomainStrategy::Any, redirect: None, level: 0 };
+    Config {
+        log_level: LogLevel::Debug,
+        inbounds: Vec::new(),
+        outbounds: vec![Outbound { tag: "direct".into(), protocol: OutboundProtocol::Freedom(freedom) }],
+        rules: Vec::new(),
+        dns_servers: vec![([1, 1, 1, 1], 53).into()],
+        policy: Policy::default(),
+        vmesskit: Vmesskit::default(),
+    }
+}
+
+/// A VMess outbound to a port of this machine where nobody listens.
+pub(crate) fn vmess_outbound(tag: &str) -> Outbound {
+    let user = VmessUser {
+        id: Id::from_bytes([7; 16]),
+        alter_id: 0,
+        security: Security::Auto,
+        level: 0,
+        email: String::new(),
+        authenticated_length: false,
+        no_termination_signal: false,
+    };
+    let target = Target::new(Host::Ip([127, 0, 0, 1].into()), 1);
+    let servers = vec![VmessServer { target, users: vec![user] }];
+    Outbound { tag: tag.into(), protocol: OutboundProtocol::Vmess(Vmess { servers }) }
+}

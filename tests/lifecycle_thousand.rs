@@ -1,0 +1,48 @@
+//! A thousand lives leave nothing behind: no thread, no descriptor, no memory.
+//!
+//! Alone in its file, because it counts what belongs to the whole process.
+
+#[path = "common/engine.rs"]
+mod engine;
+
+use engine::{DIRECT, LONG, free_address, socks, threads_and_fds, tunnel};
+use std::net::TcpStream;
+
+#[test]
+fn a_thousand_starts_and_stops_leave_nothing_behind() {
+    let address = free_address();
+    let listening = socks(address);
+    let mut memory = 0;
+    let before = {
+        live(&listening, address);
+        threads_and_fds()
+    };
+    for round in 0..1000 {
+        match round % 4 {
+            0 => live(&listening, address),
+            1 => drop(tunnel(DIRECT)),
+            2 => drop(tunnel(DIRECT).stop(LONG).wait(None)),
+            _ => {
+                let tunnel = tunnel(DIRECT);
+                let start = tunnel.start(None);
+                drop(start);
+                assert_eq!(tunnel.stop(LONG).wait(Some(LONG)), Some(Ok(())));
+            }
+        }
+        assert_eq!(threads_and_fds(), before, "after round {round}");
+        if round == 200 {
+            memory = tunnel(DIRECT).stats().footprint_bytes;
+        }
+    }
+    let grown = tunnel(DIRECT).stats().footprint_bytes.saturating_sub(memory);
+    assert!(grown < 4 << 20, "grew by {grown} bytes in 800 rounds");
+}
+
+/// One life with a listener and a connection.
+fn live(config: &str, address: std::net::SocketAddr) {
+    let tunnel = tunnel(config);
+    tunnel.start(None).wait(Some(LONG)).expect("answered").expect("started");
+    let client = TcpStream::connect(address).expect("it listens");
+    assert_eq!(tunnel.stop(LONG).wait(Some(LONG)), Some(Ok(())));
+    drop(client);
+}
