@@ -13,11 +13,11 @@ import rig
 
 READ_ALL = """
 import socket, sys
-s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 20)
-s.settimeout(40)
-s.sendall(b"GET /big HTTP/1.1\\r\\nHost: w\\r\\n\\r\\n")
 total = 0
 try:
+    s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 20)
+    s.settimeout(40)
+    s.sendall(b"GET /big HTTP/1.1\\r\\nHost: w\\r\\n\\r\\n")
     while piece := s.recv(65536):
         total += len(piece)
         if total == len(piece): print("flowing", flush=True)
@@ -40,7 +40,8 @@ def a_server_that_is_gone_resets_the_app():
     host, app = world.tun_host()
     start = time.monotonic()
     child = read_all(app)
-    assert child.stdout.read() == b"reset\n" and time.monotonic() - start < 10
+    got, took = child.stdout.read(), time.monotonic() - start
+    assert got == b"reset\n" and took < 10, (got, took)
     assert "connect" in host.output() and "refused" in host.output().lower(), host.output()[-800:]
     assert host.stop() == 0
 
@@ -55,7 +56,7 @@ def a_wrong_id_is_named():
             "    try:\n        s.sendall(b'x' * 8000); print(s.recv(10) or b'fin')\n    except ConnectionResetError:\n        print('reset')")
     assert app.run(sys.executable, "-c", push, lab.WORLD4).split() == ["reset"] * 4
     text = host.output()
-    assert "AuthRejected" in text and "id" in text and "clock" in text, text[-800:]
+    assert "refuses us" in text and "know the id" in text and "clock is off" in text, text[-800:]
     assert host.stop() == 0
 
 
@@ -66,15 +67,20 @@ def a_server_that_stays_silent_is_reported():
     host, app = world.tun_host()
     push = ("import socket, sys, time\nheld = []\nfor _ in range(4):\n    s = socket.create_connection((sys.argv[1], 80), 20); s.sendall(b'x'); held.append(s)\ntime.sleep(60)")
     app.spawn([sys.executable, "-c", push, lab.WORLD4])
-    lab.wait_for("the event", lambda: "OutboundUnhealthy" in host.output(), 45)
-    assert host.output().count("OutboundUnhealthy") == 1
+    lab.wait_for("the event", lambda: "does not answer; likely" in host.output(), 45)
+    time.sleep(5)
+    assert host.output().count("does not answer; likely") == 1
     silent.close()
 
 
 def a_server_that_dies_mid_stream_resets_the_app():
-    """A cut stream must never look like a whole one."""
+    """A cut stream must never look like a whole one, even where it was cut between two records.
+
+    That takes a server that is known to end its streams properly, so one whole stream comes first.
+    """
     world = rig.World(files=(("small", 20_000), ("big", 512 << 20)))
     host, app = world.tun_host()
+    assert rig.fetch_digest(app.prefix, f"http://{lab.WORLD4}/small", "-H", "Connection: close") == world.digests["small"]
     child = read_all(app)
     assert child.stdout.readline() == b"flowing\n"
     world.server.send_signal(signal.SIGKILL)

@@ -11,8 +11,14 @@ import rig
 
 DROP = """
 table inet loss {{
-  chain in {{ type filter hook input priority 0; policy accept; iifname "vmk0" numgen random mod 1000 < {rate} counter drop }}
-  chain out {{ type filter hook output priority 0; policy accept; oifname "vmk0" numgen random mod 1000 < {rate} counter drop }}
+  chain in {{
+    type filter hook input priority 0; policy accept;
+    iifname "vmk0" numgen random mod 1000 < {rate} counter drop
+  }}
+  chain out {{
+    type filter hook output priority 0; policy accept;
+    oifname "vmk0" numgen random mod 1000 < {rate} counter drop
+  }}
 }}
 """
 LOOKUPS = """
