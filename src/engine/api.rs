@@ -101,7 +101,7 @@ pub trait Platform: Send + Sync {
     /// [`Refused`] makes the dial fail with `ProtectFailed`.
     fn protect_socket(&self, socket: BorrowedFd<'_>) -> Result<(), Refused>;
 
-    /// Whether [`Platform::protect_socket`] is to be called at all. Asked once, at the start.
+    /// Whether [`Platform::protect_socket`] is to be called at all. Asked once, when the tunnel is made.
     fn protects_sockets(&self) -> bool {
         true
     }

@@ -24,12 +24,12 @@ pub(super) struct Evidence {
 pub(super) fn of_rejection(evidence: Evidence, security: Security) -> Vec<Cause> {
     let open = matches!(security, Security::None | Security::Zero);
     let weights = match (evidence.answered, open) {
-        // A server that knew us before has been restarted, replaced or reconfigured.
+        // It knew us before. Some servers close in the same way when the target cannot be reached.
         (true, _) => [
-            (CauseKind::ServerGone, 50),
-            (CauseKind::Id, 25),
-            (CauseKind::Clock, 20),
-            (CauseKind::Security, 0),
+            (CauseKind::Target, 40),
+            (CauseKind::ServerGone, 30),
+            (CauseKind::Id, 15),
+            (CauseKind::Clock, 15),
         ],
         (false, true) => [
             (CauseKind::Security, 45),
@@ -110,7 +110,7 @@ mod tests {
         let corrected = Evidence { corrected: true, ..NEW };
         assert_eq!(surest(&of_rejection(NEW, Security::Auto)), CauseKind::Id);
         assert_eq!(surest(&of_rejection(NEW, Security::Zero)), CauseKind::Security);
-        assert_eq!(surest(&of_rejection(known, Security::Auto)), CauseKind::ServerGone);
+        assert_eq!(surest(&of_rejection(known, Security::Auto)), CauseKind::Target);
         assert_eq!(surest(&of_rejection(asleep, Security::None)), CauseKind::Clock);
         assert_eq!(surest(&of_silence(NEW)), CauseKind::Id);
         assert_eq!(surest(&of_silence(known)), CauseKind::ServerGone);

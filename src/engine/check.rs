@@ -45,9 +45,7 @@ pub(super) async fn check(shard: Rc<Shard>, limit: Duration) -> Result<CheckRepo
     };
     match timeout(limit, ask).await {
         Ok(Ok(())) => {
-            let latency = shard.clock.now().since(started);
-            shard.health.answered(&config.tag);
-            Ok(CheckReport { outbound: config.tag.to_string(), latency })
+            Ok(CheckReport { outbound: config.tag.to_string(), latency: shard.clock.now().since(started) })
         }
         Ok(Err(error)) => {
             shard.shared.set_last_error(error.clone());
@@ -68,7 +66,7 @@ pub(super) async fn check(shard: Rc<Shard>, limit: Duration) -> Result<CheckRepo
 const FALLBACK: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(1, 1, 1, 1)), 53);
 
-/// Sends the query and waits for data or a proper end: both follow a valid response header.
+/// Sends the query and waits for a valid response header, whatever follows it: the target is not what is checked.
 async fn exchange(shard: &Shard, stream: &mut dyn Stream) -> Result<(), StreamError> {
     poll_fn(|cx| stream.poll_ready(cx)).await?;
     let query = poll_fn(|cx| match shard.pool.copy(&QUERY) {
@@ -84,7 +82,10 @@ async fn exchange(shard: &Shard, stream: &mut dyn Stream) -> Result<(), StreamEr
         if let Poll::Ready(Err(error)) = stream.poll_flush(cx) {
             return Poll::Ready(Err(error));
         }
-        stream.poll_recv(cx, 4096).map_ok(|_| ())
+        match stream.poll_recv(cx, 4096) {
+            _ if stream.answered() => Poll::Ready(Ok(())),
+            received => received.map_ok(|_| ()),
+        }
     })
     .await
 }

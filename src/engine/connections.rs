@@ -11,6 +11,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// The registry of a shard's connections, in the order in which they were opened.
 #[derive(Default)]
@@ -42,6 +43,8 @@ pub(crate) struct Connection {
     opening: Opening,
     uplink: Cell<u64>,
     downlink: Cell<u64>,
+    /// When it last moved payload, on the clock that runs while the device sleeps.
+    moved: Cell<Moment>,
     closed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     open: Rc<RefCell<BTreeMap<u64, Weak<Connection>>>>,
@@ -61,6 +64,7 @@ impl Connections {
             opening,
             uplink: Cell::new(0),
             downlink: Cell::new(0),
+            moved: Cell::new(shared.clock.now()),
             closed: Cell::new(false),
             waker: RefCell::new(None),
             open: Rc::clone(&self.open),
@@ -71,8 +75,14 @@ impl Connections {
     }
 
     /// How many are open.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.open.borrow().len()
+    }
+
+    /// Whether none is open.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.borrow().is_empty()
     }
 
     /// All open ones, oldest first.
@@ -91,22 +101,38 @@ impl Connections {
 
     /// Closes those that the predicate picks, and returns how many that were.
     pub(crate) fn close_where(&self, mut picks: impl FnMut(&Opening) -> bool) -> usize {
-        let picked: Vec<Rc<Connection>> =
-            self.open.borrow().values().filter_map(Weak::upgrade).filter(|c| picks(&c.opening)).collect();
-        picked.iter().for_each(|connection| connection.close());
-        picked.len()
+        self.close_picked(|connection| picks(&connection.opening))
     }
 
-    /// Closes all.
-    pub(crate) fn close_all(&self) {
-        self.close_where(|_| true);
+    /// Closes those that have moved nothing for `limit`, asleep or awake, and returns how many that were.
+    pub(crate) fn close_idle(&self, now: Moment, limit: Duration) -> usize {
+        self.close_picked(|connection| now.since(connection.moved.get()) >= limit)
+    }
+
+    /// Closes all, and returns how many that were.
+    pub(crate) fn close_all(&self) -> usize {
+        self.close_where(|_| true)
+    }
+}
+
+impl Connections {
+    fn close_picked(&self, mut picks: impl FnMut(&Connection) -> bool) -> usize {
+        let picked: Vec<Rc<Connection>> =
+            self.open.borrow().values().filter_map(Weak::upgrade).filter(|c| picks(c)).collect();
+        picked.iter().for_each(|connection| connection.close());
+        picked.len()
     }
 }
 
 impl Connection {
-    /// Its id, unique in the tunnel's life.
-    pub(crate) const fn id(&self) -> u64 {
-        self.id
+    /// Where it goes.
+    pub(crate) const fn target(&self) -> &Target {
+        &self.opening.target
+    }
+
+    /// When it was accepted.
+    pub(crate) const fn accepted(&self) -> Moment {
+        self.opening.accepted
     }
 
     /// Counts payload, here and in the tunnel's totals.
@@ -114,6 +140,7 @@ impl Connection {
         let (uplink, downlink) = (uplink as u64, downlink as u64);
         self.uplink.set(self.uplink.get() + uplink);
         self.downlink.set(self.downlink.get() + downlink);
+        self.moved.set(self.shared.clock.now());
         if uplink > 0 {
             self.shared.stats.uplink_bytes.fetch_add(uplink, Relaxed);
         }
@@ -205,14 +232,18 @@ mod tests {
         first.count(10, 0);
         first.count(1, 200);
         let list = connections.list(Moment::from_millis(1500));
-        assert_eq!(list.iter().map(|info| info.id).collect::<Vec<_>>(), [first.id(), second.id()]);
+        assert_eq!(list.iter().map(|info| info.id).collect::<Vec<_>>(), [first.id, second.id]);
         assert_eq!((list[0].target.as_str(), list[0].age_millis), ("example.com:443", 500));
         assert_eq!((list[0].uplink_bytes, list[0].downlink_bytes), (11, 200));
         let stats = &shard.shared.stats;
         assert_eq!((stats.tcp_open.load(Relaxed), stats.udp_open.load(Relaxed)), (1, 1));
         drop(first);
         assert_eq!(
-            (connections.len(), stats.tcp_open.load(Relaxed), stats.tcp_total.load(Relaxed)),
+            (
+                connections.list(Moment::ZERO).len(),
+                stats.tcp_open.load(Relaxed),
+                stats.tcp_total.load(Relaxed)
+            ),
             (1, 0, 1)
         );
     }
@@ -221,7 +252,7 @@ mod tests {
     async fn closing_wakes_the_task_that_serves_it() {
         let shard = shard();
         let connection = shard.connections.register(&shard.shared, opening(Network::Tcp, 80));
-        let (id, asked) = (connection.id(), Rc::clone(&connection));
+        let (id, asked) = (connection.id, Rc::clone(&connection));
         let served = poll_fn(move |cx| asked.poll_closed(cx));
         let closer = async {
             tokio::task::yield_now().await;

@@ -3,7 +3,7 @@
 
 use super::connections::{Connection, Opening};
 use super::outbound::{Answer, OpenError, OpenedStream, Outbound};
-use super::relay::{self, HEADER_ALONE, Meter, RelayError, Side, Terms};
+use super::relay::{HEADER_ALONE, Meter, RelayError, Relaying, Side, Terms};
 use super::shard::Shard;
 use crate::addr::{Network, Target};
 use crate::config::LogLevel;
@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::route;
 use crate::time::Moment;
 use crate::transport::{Stream, StreamError};
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -58,16 +59,21 @@ pub(crate) fn register(shard: &Shard, flow: &Flow, outbound: &dyn Outbound) -> R
 }
 
 /// Opens the outbound and relays: the whole life of a TCP flow whose app has been answered.
-pub(crate) async fn serve_stream(
+///
+/// Registers at once, and is no `async fn`: that would hold its arguments twice for as long as the flow lives.
+pub(crate) fn serve_stream(
     shard: Rc<Shard>,
     flow: Flow,
     outbound: Rc<dyn Outbound>,
     mut local: Box<dyn Stream>,
-) {
+) -> impl Future<Output = ()> {
     let connection = register(&shard, &flow, &*outbound);
-    match open_registered(&shard, &flow, &outbound, &connection).await {
-        Ok(opened) => relay_registered(shard, flow, outbound, connection, local, opened).await,
-        Err(_) => local.abort(),
+    async move {
+        let opened = open_registered(&shard, &flow, &outbound, &connection).await;
+        match opened {
+            Ok(opened) => relaying(shard, outbound, connection, local, opened).await,
+            Err(_) => local.abort(),
+        }
     }
 }
 
@@ -92,14 +98,14 @@ pub(crate) struct Accepted {
 }
 
 /// Relays what [`open`] has opened, until both ends are done.
-pub(crate) async fn relay_stream(
+pub(crate) fn relay_stream(
     shard: Rc<Shard>,
-    flow: Flow,
+    _flow: Flow,
     outbound: Rc<dyn Outbound>,
     local: Box<dyn Stream>,
     accepted: Accepted,
-) {
-    relay_registered(shard, flow, outbound, accepted.connection, local, accepted.opened).await;
+) -> impl Future<Output = ()> {
+    relaying(shard, outbound, accepted.connection, local, accepted.opened)
 }
 
 async fn open_registered(
@@ -109,10 +115,13 @@ async fn open_registered(
     connection: &Connection,
 ) -> Result<OpenedStream, OpenError> {
     let opening = Rc::clone(outbound).open_stream(Rc::clone(shard), flow.target.clone());
-    let result = unless_closed(connection, opening).await.unwrap_or_else(|| {
-        let error = Error::new(ErrorKind::Stopped, "the connection was closed while it was being opened");
-        Err(OpenError { error, answer: Answer::Failed })
-    });
+    let result = match unless_closed(connection, opening).await {
+        Some(result) => result,
+        None => {
+            let error = Error::new(ErrorKind::Stopped, "the connection was closed while it was being opened");
+            Err(OpenError { error, answer: Answer::Failed })
+        }
+    };
     if let Err(failed) = &result {
         let (tag, target) = (outbound.tag(), &flow.target);
         shard.shared.log(LogLevel::Debug, format_args!("{target} by [{tag}] failed: {}", failed.error));
@@ -120,46 +129,27 @@ async fn open_registered(
     result
 }
 
-async fn relay_registered(
+/// The relay of a registered flow, and the log of its end.
+fn relaying(
     shard: Rc<Shard>,
-    flow: Flow,
     outbound: Rc<dyn Outbound>,
     connection: Rc<Connection>,
     local: Box<dyn Stream>,
     opened: OpenedStream,
-) {
-    let waited = shard.clock.now().since(flow.accepted);
-    let level = opened.level;
+) -> impl Future<Output = ()> {
+    let waited = shard.clock.now().since(connection.accepted());
     let terms = Terms {
-        conn_idle: level.conn_idle,
-        uplink_only: level.uplink_only,
-        downlink_only: level.downlink_only,
+        conn_idle: opened.level.conn_idle,
+        uplink_only: opened.level.uplink_only,
+        downlink_only: opened.level.downlink_only,
         header_alone: Instant::now() + HEADER_ALONE.saturating_sub(waited),
     };
     let gauge = Gauge { shard, connection, outbound };
-    let result = relay::relay(local, opened.stream, terms, &gauge).await;
-    let Gauge { shard, connection, outbound } = gauge;
-    if shard.shared.logs(LogLevel::Debug) {
-        log_end(&shard, &flow, &*outbound, &connection, &result);
+    let mut relaying = Relaying::new(local, opened.stream, terms, gauge);
+    async move {
+        let result = (&mut relaying).await;
+        relaying.meter().log_end(&result);
     }
-}
-
-fn log_end(
-    shard: &Shard,
-    flow: &Flow,
-    outbound: &dyn Outbound,
-    connection: &Connection,
-    result: &Result<(), RelayError>,
-) {
-    let (up, down) = connection.counted();
-    let (tag, target) = (outbound.tag(), &flow.target);
-    let how: &dyn std::fmt::Display = match result {
-        Ok(()) => &"done",
-        // An app that goes away is nobody's fault.
-        Err(RelayError::Stream { side: Side::Local, error: StreamError::Reset }) => &"reset by the app",
-        Err(error) => error,
-    };
-    shard.shared.log(LogLevel::Debug, format_args!("{target} by [{tag}]: {how}, {up} bytes up, {down} down"));
 }
 
 /// What a relay reports to.
@@ -167,6 +157,24 @@ struct Gauge {
     shard: Rc<Shard>,
     connection: Rc<Connection>,
     outbound: Rc<dyn Outbound>,
+}
+
+impl Gauge {
+    fn log_end(&self, result: &Result<(), RelayError>) {
+        let shared = &self.shard.shared;
+        if !shared.logs(LogLevel::Debug) {
+            return;
+        }
+        let how: &dyn fmt::Display = match result {
+            Ok(()) => &"done",
+            // An app that goes away is nobody's fault.
+            Err(RelayError::Stream { side: Side::Local, error: StreamError::Reset }) => &"reset by the app",
+            Err(error) => error,
+        };
+        let ((up, down), target) = (self.connection.counted(), self.connection.target());
+        let tag = self.outbound.tag();
+        shared.log(LogLevel::Debug, format_args!("{target} by [{tag}]: {how}, {up} bytes up, {down} down"));
+    }
 }
 
 impl Meter for Gauge {
@@ -194,3 +202,6 @@ async fn unless_closed<F: Future>(connection: &Connection, future: F) -> Option<
     })
     .await
 }
+
+#[cfg(test)]
+mod tests;

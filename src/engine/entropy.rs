@@ -3,8 +3,8 @@
 use crate::entropy::Entropy;
 use zeroize::Zeroize;
 
-/// How much is drawn from the system at a time: 16 auth ids, or one page of nothing wasted.
-const BLOCK: usize = 256;
+/// How much is drawn from the system at a time: the padding of about a hundred records.
+const BLOCK: usize = 4096;
 
 /// The operating system's generator, fit for keys. Small draws come from a block that is wiped as it is used.
 pub(crate) struct SystemEntropy {
@@ -43,6 +43,7 @@ impl Drop for SystemEntropy {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one place that asks the system for randomness")]
 fn draw(out: &mut [u8]) {
     getrandom::fill(out).expect("the system's random generator works once the system is up");
 }

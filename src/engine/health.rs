@@ -16,6 +16,11 @@ use std::time::Duration;
 
 /// After how many failures in a row, without a success between, the state is `Degraded`.
 const FAILURES: u32 = 3;
+/// The same for rejections by a server that has answered before: several servers close in the same way when a target
+/// cannot be reached.
+const REJECTIONS_BY_KNOWN: u32 = 8;
+/// After how many rejections in a row a server that has answered before is said to reject us.
+const TOLD_OF_KNOWN: u32 = 3;
 /// How many silent flows within [`WINDOW`] make an outbound unhealthy.
 const SILENT: usize = 3;
 /// The time within which silent flows count together.
@@ -31,6 +36,8 @@ pub(crate) struct Health {
     /// Whether the start is over: states before it are not ours to enter.
     running: Cell<bool>,
     network: Cell<bool>,
+    /// When it was last told that something has run out.
+    exhausted: Cell<Option<Moment>>,
 }
 
 #[derive(Default)]
@@ -54,8 +61,13 @@ struct Server {
 impl Health {
     /// Nothing is known yet.
     pub(crate) fn new(shared: Arc<Shared>, config: &Config) -> Self {
-        let health =
-            Self { shared, servers: RefCell::default(), running: Cell::new(false), network: Cell::new(true) };
+        let health = Self {
+            shared,
+            servers: RefCell::default(),
+            running: Cell::new(false),
+            network: Cell::new(true),
+            exhausted: Cell::new(None),
+        };
         health.configure(config);
         health
     }
@@ -88,24 +100,48 @@ impl Health {
         if error.kind == ErrorKind::Stopped {
             return;
         }
-        self.failed(outbound, error, error.text.as_ref());
+        if let ErrorKind::ResourceLimit { what } = error.kind {
+            self.exhausted(what);
+        }
+        let reason = match error.kind {
+            ErrorKind::ServerUnreachable { stage } => {
+                format!("the server cannot be reached, at the stage {}", stage.name())
+            }
+            ErrorKind::ProtectFailed => "the host does not protect sockets".into(),
+            ErrorKind::ResourceLimit { what } => format!("out of {what}"),
+            _ => error.text.to_string(),
+        };
+        self.failed(outbound, error, &reason, FAILURES);
+    }
+
+    /// Something has run out: tells the host, at most twice a minute.
+    pub(crate) fn exhausted(&self, what: &'static str) {
+        let now = self.shared.clock.now();
+        if self.exhausted.get().is_none_or(|told| now.since(told) >= PAUSE) {
+            self.exhausted.set(Some(now));
+            self.shared.emit(Event::ResourceLimit { what: what.into() });
+        }
     }
 
     /// A server of the outbound closed before a valid response header. `security` is what the request asked for.
     pub(crate) fn rejected(&self, outbound: &str, security: Security) {
         let now = self.shared.clock.now();
-        let due = self.with(outbound, |server| {
-            let due = server.rejected.is_none_or(|told| now.since(told) >= PAUSE);
+        let seen = self.with(outbound, |server| {
+            let enough = !server.known || server.failures + 1 >= TOLD_OF_KNOWN;
+            let due = enough && server.rejected.is_none_or(|told| now.since(told) >= PAUSE);
             if due {
                 server.rejected = Some(now);
             }
-            due.then(|| of_rejection(self.evidence(server.known), security))
+            (server.known, due)
         });
+        let Some((known, due)) = seen else { return };
         let error =
             Error::new(ErrorKind::AuthRejected, "the server closed the connection before it answered")
                 .with_hint("compare the id, the security and the clock with the server's");
-        self.failed(outbound, &error, "the server closes before it answers");
-        if let Some(Some(likely)) = due {
+        let patience = if known { REJECTIONS_BY_KNOWN } else { FAILURES };
+        self.failed(outbound, &error, "the server closes before it answers", patience);
+        if due {
+            let likely = of_rejection(self.evidence(known), security);
             self.shared.emit(Event::AuthRejected { outbound: outbound.into(), likely });
         }
     }
@@ -179,10 +215,10 @@ impl Health {
         self.shared.set_state(state);
     }
 
-    fn failed(&self, outbound: &str, error: &Error, reason: &str) {
+    fn failed(&self, outbound: &str, error: &Error, reason: &str, patience: u32) {
         let failures = self.with(outbound, |server| {
             server.failures = server.failures.saturating_add(1);
-            if server.failures >= FAILURES && server.fault.is_none() {
+            if server.failures >= patience && server.fault.is_none() {
                 server.fault = Some(reason.to_owned());
             }
             server.failures
@@ -248,7 +284,7 @@ mod tests {
         assert_eq!(health.shared.state(), State::Connecting, "two may be chance");
         assert_eq!(health.shared.status().last_error, Some(unreachable()));
         (0..1000).for_each(|_| health.dial_failed("proxy", &unreachable()));
-        let reason = "the server refused the connection".to_owned();
+        let reason = "the server cannot be reached, at the stage connect".to_owned();
         assert_eq!(health.shared.state(), State::Degraded { reason: reason.clone() });
         health.answered("proxy");
         let states = [State::Connecting, State::Degraded { reason }, State::Connected].map(Event::State);
@@ -288,6 +324,32 @@ mod tests {
         assert_eq!((told.len(), &*told[0].0), (1, "proxy"));
         assert_eq!(told[0].1[0].kind, super::super::api::CauseKind::Security);
         assert_eq!(health.shared.status().last_error.map(|error| error.kind), Some(ErrorKind::AuthRejected));
+    }
+
+    #[test]
+    fn a_server_that_answers_now_and_then_is_not_said_to_reject_us() {
+        let health = health();
+        for _ in 0..20 {
+            health.answered("proxy");
+            (0..2).for_each(|_| health.rejected("proxy", Security::Auto));
+        }
+        health.answered("proxy");
+        assert_eq!(events(&health), [State::Connecting, State::Connected].map(Event::State));
+        (0..7).for_each(|_| health.rejected("proxy", Security::Auto));
+        let told = events(&health);
+        assert!(matches!(&told[..], [Event::AuthRejected { .. }]), "{told:?}");
+        health.rejected("proxy", Security::Auto);
+        assert!(matches!(health.shared.state(), State::Degraded { .. }));
+    }
+
+    #[test]
+    fn what_runs_out_is_told_rarely() {
+        let health = health();
+        let what = "file descriptors";
+        let error = Error::new(ErrorKind::ResourceLimit { what }, "no file descriptor is free");
+        (0..2).for_each(|_| health.dial_failed("proxy", &error));
+        let told = events(&health);
+        assert_eq!(told, [Event::State(State::Connecting), Event::ResourceLimit { what: what.into() }]);
     }
 
     #[test]

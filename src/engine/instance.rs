@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{self, Builder, JoinHandle};
 use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::time::Instant;
@@ -56,25 +56,21 @@ impl Tunnel {
     /// `ConfigInvalid` with the first error of the config ([`validate_config`](crate::validate_config) lists them all);
     /// `Misuse` if the memory limit is below 4 MiB.
     pub fn new(config_json: &str, options: Options, platform: Arc<dyn Platform>) -> Result<Self, Error> {
-        Self::from_config(read(config_json)?, options, platform)
-    }
-
-    /// Makes a tunnel from a config's values, otherwise as [`Tunnel::new`].
-    ///
-    /// # Errors
-    /// `Misuse` or `ConfigInvalid` if the memory limit is below 4 MiB.
-    pub fn from_config(config: Config, options: Options, platform: Arc<dyn Platform>) -> Result<Self, Error> {
+        let config = read(config_json)?;
         let budget = Budget::new(&options, &config)?;
         let shared = Arc::new(Shared::new(options.log.unwrap_or(config.log_level)));
         let signals = Arc::new(Signals::default());
         let (commands, received) = mpsc::unbounded_channel();
         let settings = Arc::new(Mutex::new(tun_settings(&config)));
+        let asked = catch_unwind(AssertUnwindSafe(|| platform.protects_sockets()));
         let seed = Seed {
             config,
             budget,
             network: options.network,
             log_fixed: options.log.is_some(),
             platform,
+            // A host that panics here is asked about every socket.
+            protects: asked.unwrap_or(true),
             shared: Arc::clone(&shared),
             signals: Arc::clone(&signals),
             commands: received,
@@ -100,19 +96,14 @@ impl Tunnel {
     /// `AlreadyRunning` on the second call, `Stopped` after a stop; what keeps an inbound from starting.
     pub fn start(&self, tun: Option<TunHandle>) -> Pending<Result<(), Error>> {
         let inner = self.inner();
-        let seed = match &mut *lock(&inner.phase) {
-            phase @ Phase::Idle(_) => std::mem::replace(phase, Phase::Started),
-            Phase::Started => {
-                return inner.refuse(Error::new(ErrorKind::AlreadyRunning, "the tunnel has been started"));
-            }
-            Phase::Over => {
-                return inner.refuse(Error::new(
-                    ErrorKind::Stopped,
-                    "a tunnel is started once, and this one is over",
-                ));
-            }
+        let Some(seed) = inner.take_seed() else {
+            return inner.refuse(match inner.shared.state() {
+                State::Stopping | State::Stopped { .. } => {
+                    Error::new(ErrorKind::Stopped, "a tunnel is started once, and this one is over")
+                }
+                _ => Error::new(ErrorKind::AlreadyRunning, "the tunnel has been started"),
+            });
         };
-        let Phase::Idle(seed) = seed else { unreachable!("matched above") };
         inner.shared.set_state(State::Starting);
         let (started, answer) = Pending::new(&inner.shared.host, stopped);
         let shared = Arc::clone(&inner.shared);
@@ -138,8 +129,14 @@ impl Tunnel {
             }
         }
         drop(thread);
-        let cancelled = Arc::clone(inner);
-        answer.cancelled_by(move || cancelled.request_stop())
+        let (failed, cancelled) = (Arc::clone(inner), Arc::clone(inner));
+        answer
+            .settled_by(move |answer| {
+                if answer.is_err() {
+                    failed.join();
+                }
+            })
+            .cancelled_by(move || cancelled.request_stop())
     }
 
     /// Swaps the tun device under live flows: the new one is in place before the old one closes. A tunnel that runs
@@ -314,26 +311,32 @@ impl Drop for Handle {
 }
 
 impl Inner {
-    fn request_stop(&self) {
-        let idle = {
-            let mut phase = lock(&self.phase);
-            match &*phase {
-                Phase::Idle(_) => Some(std::mem::replace(&mut *phase, Phase::Over)),
-                Phase::Started => {
-                    *phase = Phase::Over;
-                    None
-                }
-                Phase::Over => return,
+    /// What the tunnel is started from, once.
+    fn take_seed(&self) -> Option<Box<Seed>> {
+        let mut phase = lock(&self.phase);
+        match std::mem::replace(&mut *phase, Phase::Started) {
+            Phase::Idle(seed) => Some(seed),
+            other => {
+                *phase = other;
+                None
             }
-        };
-        if idle.is_some() {
-            // Releases the platform, with no lock held.
-            drop(idle);
-            self.shared.set_state(State::Stopped { error: None });
-        } else {
-            self.shared.set_state(State::Stopping);
-            // Nobody takes it when the shard is gone, and nothing is left to stop.
-            let _ = self.commands.send(Command::Stop(None));
+        }
+    }
+
+    fn request_stop(&self) {
+        let phase = std::mem::replace(&mut *lock(&self.phase), Phase::Over);
+        match phase {
+            Phase::Idle(seed) => {
+                // Releases the platform, with no lock held.
+                drop(seed);
+                self.shared.set_state(State::Stopped { error: None });
+            }
+            Phase::Started => {
+                self.shared.set_state(State::Stopping);
+                // Nobody takes it when the shard is gone, and nothing is left to stop.
+                let _ = self.commands.send(Command::Stop(None));
+            }
+            Phase::Over => {}
         }
     }
 
@@ -352,10 +355,12 @@ impl Inner {
         Pending::ready(&self.shared.host, stopped, Err(error))
     }
 
-    /// Joins the shard's thread, which has nothing left to do but to return.
+    /// Joins the shard's thread, which has nothing left to do but to return. Not on that thread itself, where the waker of
+    /// a careless executor may take the answer.
     fn join(&self) {
         let mut thread = lock(&self.thread);
-        if let Some(thread) = thread.take() {
+        let own = thread::current().id();
+        if let Some(thread) = thread.take_if(|thread| thread.thread().id() != own) {
             // Its panics were caught and told.
             let _ = thread.join();
         }

@@ -20,6 +20,7 @@ mod host;
 mod inbound;
 pub(crate) mod instance;
 mod mailbox;
+mod measure;
 mod network;
 mod outbound;
 pub(crate) mod pending;
@@ -32,4 +33,5 @@ mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use shard::{Live, Shard};
+pub use measure::measure;
+pub(crate) use shard::Shard;

@@ -22,8 +22,7 @@ pub(super) fn take_up(shard: &Shard, network: Option<NetworkInfo>) {
         return shard.shared.log(LogLevel::Info, format_args!("no network"));
     };
     if old.is_some_and(|old| leaves_nothing(&old, &network)) {
-        let closed = shard.connections.len();
-        shard.connections.close_all();
+        let closed = shard.connections.close_all();
         shard.shared.log(LogLevel::Info, format_args!("another network; connections closed: {closed}"));
     }
     shard.shared.emit(Event::NetworkChanged(network));

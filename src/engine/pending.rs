@@ -13,6 +13,9 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
+/// What is done with an answer before it is handed out.
+type Settle<T> = Box<dyn FnOnce(&T) + Send>;
+
 /// An answer of a tunnel that is still to come: await it on any runtime, or [`Pending::wait`] for it on a thread.
 ///
 /// The call itself was made when this was made. Dropping it gives the answer up, which matters for
@@ -24,7 +27,7 @@ pub struct Pending<T> {
     /// The answer if the instance ends without one.
     lost: fn() -> T,
     /// Runs on the taker's thread just before the answer is handed out.
-    settle: Option<Box<dyn FnOnce(&T) + Send>>,
+    settle: Option<Settle<T>>,
     /// Runs if the answer is given up.
     cancel: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -152,6 +155,7 @@ impl Wake for Unpark {
 }
 
 /// Parks the thread until `poll` is ready; `None` after `timeout`.
+#[expect(clippy::disallowed_methods, reason = "a host's thread that parks, outside any runtime")]
 fn block_on<T>(timeout: Option<Duration>, mut poll: impl FnMut(&Waker) -> Poll<T>) -> Option<T> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));

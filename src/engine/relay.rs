@@ -74,22 +74,42 @@ pub(crate) enum RelayError {
     Closed,
 }
 
-/// Moves payload between an app's end and an outbound's until both directions have ended. Both ends are dropped here:
-/// aborted if their peer must see that something is missing.
+/// Moves payload between an app's end and an outbound's until both directions have ended.
 ///
-/// # Errors
-/// [`RelayError`]; both ends have been aborted as far as they were not done.
-pub(crate) async fn relay(
-    local: Box<dyn Stream>,
-    remote: Box<dyn Stream>,
-    terms: Terms,
-    meter: &dyn Meter,
-) -> Result<(), RelayError> {
-    let mut relay = Relay::new(local, remote, terms, meter);
-    let mut timer = pin!(sleep_until(relay.nearest()));
-    let result = std::future::poll_fn(|cx| relay.poll(cx, timer.as_mut())).await;
-    relay.close(&result);
-    result
+/// A future with one field for everything, not an `async fn`: an idle flow pays for each byte of it. It fails with
+/// [`RelayError`]; when it is ready both ends have been aborted as far as their peers must see that something is missing,
+/// and it must not be polled again.
+pub(crate) struct Relaying<M> {
+    relay: Relay,
+    meter: M,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<M: Meter> Relaying<M> {
+    /// Takes both ends; nothing is done before the first poll.
+    pub(crate) fn new(local: Box<dyn Stream>, remote: Box<dyn Stream>, terms: Terms, meter: M) -> Self {
+        let relay = Relay::new(local, remote, terms);
+        let timer = Box::pin(sleep_until(relay.armed));
+        Self { relay, meter, timer }
+    }
+
+    /// What it reports to.
+    pub(crate) const fn meter(&self) -> &M {
+        &self.meter
+    }
+}
+
+impl<M: Meter + Unpin> Future for Relaying<M> {
+    type Output = Result<(), RelayError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { relay, meter, timer } = self.get_mut();
+        let result = relay.poll(cx, timer.as_mut(), meter);
+        if let Poll::Ready(result) = &result {
+            relay.close(result, meter);
+        }
+        result
+    }
 }
 
 /// How far a direction has come.
@@ -115,21 +135,21 @@ impl Direction {
         Self { phase: Phase::Open, unflushed: false }
     }
 
-    /// Moves what is at hand and returns how much that was. `Err` tells whether it was the source that failed.
+    /// Moves what is at hand and adds up in `moved` how much that was. `Err` tells whether it was the source that failed.
     fn pump(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut dyn Stream,
         destination: &mut dyn Stream,
-    ) -> Result<usize, (bool, StreamError)> {
+        moved: &mut usize,
+    ) -> Result<(), (bool, StreamError)> {
         let from_destination = |error| (false, error);
-        let mut moved = 0;
         if self.phase == Phase::Open && destination.poll_ready(cx).map_err(from_destination)?.is_ready() {
             let limit = destination.send_limit();
-            while moved < BUDGET {
+            while *moved < BUDGET {
                 match source.poll_recv(cx, limit) {
                     Poll::Ready(Ok(Some(data))) => {
-                        moved += data.len();
+                        *moved += data.len();
                         self.unflushed = true;
                         destination.send(data).map_err(from_destination)?;
                     }
@@ -153,10 +173,11 @@ impl Direction {
         } else if self.unflushed {
             self.unflushed = destination.poll_flush(cx).map_err(from_destination)?.is_pending();
         }
-        if moved >= BUDGET {
-            cx.waker().wake_by_ref();
+        if *moved >= BUDGET {
+            // Comes back after the other tasks and the sockets had their turn; a plain wake-up would come before them.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
-        Ok(moved)
+        Ok(())
     }
 }
 
@@ -171,11 +192,10 @@ enum Answer {
     Settled,
 }
 
-struct Relay<'a> {
+struct Relay {
     local: Box<dyn Stream>,
     remote: Box<dyn Stream>,
     terms: Terms,
-    meter: &'a dyn Meter,
     up: Direction,
     down: Direction,
     last_moved: Instant,
@@ -185,14 +205,13 @@ struct Relay<'a> {
     answer: Answer,
 }
 
-impl<'a> Relay<'a> {
-    fn new(local: Box<dyn Stream>, remote: Box<dyn Stream>, terms: Terms, meter: &'a dyn Meter) -> Self {
+impl Relay {
+    fn new(local: Box<dyn Stream>, remote: Box<dyn Stream>, terms: Terms) -> Self {
         let now = Instant::now();
         let mut relay = Self {
             local,
             remote,
             terms,
-            meter,
             up: Direction::new(),
             down: Direction::new(),
             last_moved: now,
@@ -204,14 +223,19 @@ impl<'a> Relay<'a> {
         relay
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Result<(), RelayError>> {
-        if self.meter.poll_closed(cx).is_ready() {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+        meter: &dyn Meter,
+    ) -> Poll<Result<(), RelayError>> {
+        if meter.poll_closed(cx).is_ready() {
             return Poll::Ready(Err(RelayError::Closed));
         }
         loop {
             let before = (self.up.phase, self.down.phase);
-            self.pump_up(cx)?;
-            self.pump_down(cx)?;
+            self.pump_up(cx, meter)?;
+            self.pump_down(cx, meter)?;
             let after = (self.up.phase, self.down.phase);
             if after == (Phase::Done, Phase::Done) {
                 return Poll::Ready(Ok(()));
@@ -220,51 +244,47 @@ impl<'a> Relay<'a> {
                 // The limit that counts from here on is another one, and it counts from here.
                 self.last_moved = Instant::now();
             }
-            if self.poll_timer(cx, timer.as_mut())?.is_pending() {
+            if self.poll_timer(cx, timer.as_mut(), meter)?.is_pending() {
                 return Poll::Pending;
             }
         }
     }
 
-    fn pump_up(&mut self, cx: &mut Context<'_>) -> Result<(), RelayError> {
+    fn pump_up(&mut self, cx: &mut Context<'_>, meter: &dyn Meter) -> Result<(), RelayError> {
         if !self.greeted && self.is_header_due(Instant::now()) {
             self.greeted = true;
             self.up.unflushed = true;
         }
-        let moved = match self.up.pump(cx, &mut *self.local, &mut *self.remote) {
-            Ok(moved) => moved,
-            Err((of_source, error)) => {
-                let side = if of_source { Side::Local } else { Side::Remote };
-                return Err(RelayError::Stream { side, error });
-            }
-        };
+        let mut moved = 0;
+        let pumped = self.up.pump(cx, &mut *self.local, &mut *self.remote, &mut moved);
         if moved > 0 {
             self.greeted = true;
             self.last_moved = Instant::now();
-            self.meter.moved(moved, 0);
+            meter.moved(moved, 0);
             if self.answer == Answer::NotDue && !self.remote.answered() {
                 self.answer = Answer::Due(self.last_moved);
             }
         }
-        Ok(())
+        pumped.map_err(|(of_source, error)| {
+            let side = if of_source { Side::Local } else { Side::Remote };
+            RelayError::Stream { side, error }
+        })
     }
 
-    fn pump_down(&mut self, cx: &mut Context<'_>) -> Result<(), RelayError> {
-        let moved = match self.down.pump(cx, &mut *self.remote, &mut *self.local) {
-            Ok(moved) => moved,
-            Err((of_source, error)) => {
-                let side = if of_source { Side::Remote } else { Side::Local };
-                return Err(RelayError::Stream { side, error });
-            }
-        };
+    fn pump_down(&mut self, cx: &mut Context<'_>, meter: &dyn Meter) -> Result<(), RelayError> {
+        let mut moved = 0;
+        let pumped = self.down.pump(cx, &mut *self.remote, &mut *self.local, &mut moved);
         if moved > 0 {
             self.last_moved = Instant::now();
-            self.meter.moved(0, moved);
+            meter.moved(0, moved);
         }
         if matches!(self.answer, Answer::Due(_)) && self.remote.answered() {
             self.answer = Answer::Settled;
         }
-        Ok(())
+        pumped.map_err(|(of_source, error)| {
+            let side = if of_source { Side::Remote } else { Side::Local };
+            RelayError::Stream { side, error }
+        })
     }
 
     /// The limit on silence in the present phase, and its name.
@@ -293,6 +313,7 @@ impl<'a> Relay<'a> {
         &mut self,
         cx: &mut Context<'_>,
         mut timer: Pin<&mut Sleep>,
+        meter: &dyn Meter,
     ) -> Poll<Result<(), RelayError>> {
         loop {
             let nearest = self.nearest();
@@ -307,7 +328,7 @@ impl<'a> Relay<'a> {
             if let Answer::Due(since) = self.answer
                 && now >= since + SILENT
             {
-                self.tell_silent();
+                self.tell_silent(meter);
             }
             let (limit, name) = self.idle_limit();
             if now >= self.last_moved + limit {
@@ -326,13 +347,13 @@ impl<'a> Relay<'a> {
         !self.greeted && self.up.phase == Phase::Open && now >= self.terms.header_alone
     }
 
-    fn tell_silent(&mut self) {
+    fn tell_silent(&mut self, meter: &dyn Meter) {
         self.answer = Answer::Settled;
-        self.meter.silent();
+        meter.silent();
     }
 
     /// Lets both ends go. What has not ended properly is aborted; what has is left to the operating system to deliver.
-    fn close(&mut self, result: &Result<(), RelayError>) {
+    fn close(&mut self, result: &Result<(), RelayError>, meter: &dyn Meter) {
         let rejected = matches!(
             result,
             Err(RelayError::Stream { error: StreamError::Rejected, .. } | RelayError::Closed)
@@ -341,7 +362,7 @@ impl<'a> Relay<'a> {
             && !rejected
             && since.elapsed() >= TOO_SHORT
         {
-            self.tell_silent();
+            self.tell_silent(meter);
         }
         if result.is_ok() {
             return;
@@ -358,4 +379,7 @@ impl<'a> Relay<'a> {
     }
 }
 
-const _: () = assert!(size_of::<Relay<'static>>() <= 192);
+const _: () = assert!(size_of::<Relay>() <= 192);
+
+#[cfg(test)]
+mod tests;

@@ -9,18 +9,19 @@ use super::network;
 use super::running::{Running, tun_settings};
 use super::shard::{Live, Shard};
 use super::shared::Shared;
-use crate::config::{Config, LogLevel};
+use crate::config::{Config, Level, LogLevel};
 use crate::error::{Error, ErrorKind};
 use std::future::pending;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{LocalSet, yield_now};
 use tokio::time::{Instant, sleep_until};
 
-/// How often the tasks run once more after their connections were closed, so that peers see aborts and not ends.
-const LAST_TURNS: usize = 16;
+/// How long connections may take to say goodbye once they are closed, so that peers see aborts and not proper ends.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// From how many seconds on a wrong clock is told: VMess bears 120 s, of which the client's own jitter takes 30.
 const SKEW: u64 = 90;
 
@@ -32,6 +33,8 @@ pub(super) struct Seed {
     /// Whether the host chose the level of the log events; then a reload leaves it.
     pub(super) log_fixed: bool,
     pub(super) platform: Arc<dyn Platform>,
+    /// Whether it wants to be shown sockets.
+    pub(super) protects: bool,
     pub(super) shared: Arc<Shared>,
     pub(super) signals: Arc<Signals>,
     pub(super) commands: UnboundedReceiver<Command>,
@@ -74,8 +77,19 @@ async fn live_and_end(
     started: Reply<()>,
     stops: &mut Vec<Stopping>,
 ) -> Outcome {
-    let Seed { config, budget, network, log_fixed, platform, shared, signals, mut commands, settings } = seed;
-    let host = match HostLink::open(platform, Arc::clone(&shared.host)) {
+    let Seed {
+        config,
+        budget,
+        network,
+        log_fixed,
+        platform,
+        protects,
+        shared,
+        signals,
+        mut commands,
+        settings,
+    } = seed;
+    let host = match HostLink::open(platform, protects, Arc::clone(&shared.host)) {
         Ok(host) => host,
         Err(error) => return Outcome::Unstarted(starved(&error), started),
     };
@@ -96,7 +110,8 @@ async fn live_and_end(
     local
         .run_until(async {
             shard.connections.close_all();
-            for _ in 0..LAST_TURNS {
+            let patience = Instant::now() + LAST_WORDS;
+            while !shard.connections.is_empty() && Instant::now() < patience {
                 yield_now().await;
             }
         })
@@ -184,7 +199,7 @@ impl Server {
                         stops.extend(stop);
                         return Outcome::Over(None);
                     }
-                    Some(command) => self.obey(command),
+                    Some(command) => self.obey(command).await,
                     None => return Outcome::Over(None),
                 },
                 error = shard.ended() => return Outcome::Over(Some(error)),
@@ -204,7 +219,7 @@ impl Server {
     }
 
     /// Does what a handle asks. Who asked may have given up meanwhile: answers that nobody takes are dropped.
-    fn obey(&mut self, command: Command) {
+    async fn obey(&mut self, command: Command) {
         let shard = &self.shard;
         let running = self.running.as_mut().expect("set before the first command is read");
         match command {
@@ -214,7 +229,7 @@ impl Server {
                 self.shard.spawn(async move { drop(reply.send(check(shard, limit).await)) });
             }
             Command::Reload(config, reply) => {
-                let report = running.reload(shard, *config);
+                let report = running.reload(shard, *config).await;
                 if report.is_ok() {
                     let live = shard.live();
                     if !self.log_fixed {
@@ -235,7 +250,7 @@ impl Server {
     /// Acts on signals; a change of the network is returned, to be taken up when it has settled.
     fn heed(&self, latest: Latest) -> Option<Option<NetworkInfo>> {
         if latest.wake {
-            self.shard.wake();
+            self.woken();
         }
         if latest.pressure.is_some_and(|level| level > MemoryPressure::Normal) {
             self.shard.pool.trim();
@@ -244,6 +259,17 @@ impl Server {
             self.shard.shared.emit(Event::ClockSkew { seconds });
         }
         latest.network
+    }
+
+    /// The runtime's timers stood still while the device slept: closes what has been idle for too long meanwhile, as the
+    /// other end has done. Back-offs and the resolver's answers go by the clock that ran on.
+    fn woken(&self) {
+        let live = self.shard.live();
+        let levels = live.config.policy.levels.values().copied();
+        let idle =
+            levels.chain([Level::default()]).map(|level| level.conn_idle).max().unwrap_or(Duration::MAX);
+        let closed = self.shard.connections.close_idle(self.shard.clock.now(), idle);
+        self.shard.shared.log(LogLevel::Debug, format_args!("awake; idle connections closed: {closed}"));
     }
 }
 

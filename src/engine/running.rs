@@ -55,36 +55,52 @@ impl Running {
     ///
     /// # Errors
     /// `ConfigInvalid`; what a listener that cannot be opened says.
-    pub(super) fn reload(&mut self, shard: &Rc<Shard>, config: Config) -> Result<ReloadReport, Error> {
+    pub(super) async fn reload(&mut self, shard: &Rc<Shard>, config: Config) -> Result<ReloadReport, Error> {
         let live = Live::new(config)?;
         let old = shard.live();
-        let stays = |(inbound, _): &(Inbound, Listening)| live.config.inbounds.contains(inbound);
-        let (kept, dropped): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.listeners).into_iter().partition(stays);
-        self.listeners = kept;
         let added: Vec<&Inbound> =
             live.config.inbounds.iter().filter(|new| !old.config.inbounds.contains(new)).collect();
         // A port that moves from one inbound to another must be free before it can be opened.
-        let moved = |inbound: &Inbound| {
-            added.iter().any(|new| address(new).is_some_and(|at| address(inbound) == Some(at)))
-        };
-        let (freed, dropped): (Vec<_>, Vec<_>) = dropped.into_iter().partition(|(inbound, _)| moved(inbound));
-        let freed: Vec<Inbound> = freed.into_iter().map(|(inbound, _)| inbound).collect();
-        let opened: Result<Vec<_>, Error> =
-            added.iter().filter_map(|inbound| listen(shard, inbound).transpose()).collect();
-        match opened {
-            Ok(opened) => self.listeners.extend(opened),
-            Err(error) => {
-                self.listeners.extend(dropped);
-                for inbound in &freed {
-                    self.listeners.extend(listen(shard, inbound)?);
-                }
-                return Err(error);
+        let wanted: Vec<SocketAddr> = added.iter().filter_map(|inbound| address(inbound)).collect();
+        let mut freed = Vec::new();
+        for (inbound, listening) in std::mem::take(&mut self.listeners) {
+            let moves = address(&inbound).is_some_and(|at| wanted.contains(&at));
+            if moves && !live.config.inbounds.contains(&inbound) {
+                listening.close().await;
+                freed.push(inbound);
+            } else {
+                self.listeners.push((inbound, listening));
             }
         }
+        let mut opened = Vec::new();
+        for inbound in added {
+            match listen(shard, inbound) {
+                Ok(listening) => opened.extend(listening),
+                Err(error) => {
+                    for (_, listening) in opened {
+                        Listening::close(listening).await;
+                    }
+                    for inbound in &freed {
+                        self.listeners.extend(listen(shard, inbound)?);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        self.listeners.extend(opened);
         let tun_changed = tun_settings(&live.config) != tun_settings(&old.config);
         shard.health.configure(&live.config);
         shard.live.replace(Rc::new(live));
+        if let Some(tun) = &self.tun {
+            tun.reload();
+        }
+        let live = shard.live();
+        let stays = |(inbound, _): &(Inbound, Listening)| live.config.inbounds.contains(inbound);
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.listeners).into_iter().partition(stays);
+        self.listeners = kept;
+        for (_, listening) in gone {
+            listening.close().await;
+        }
         Ok(ReloadReport { tun_changed })
     }
 }

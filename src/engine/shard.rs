@@ -9,16 +9,17 @@ use super::host::HostLink;
 use super::outbound::Outbound;
 use super::shared::Shared;
 use crate::buffer::Pool;
-use crate::config::Config;
+use crate::config::{Config, LogLevel};
 use crate::dns::client::Resolver;
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
 use crate::route::Router;
-use crate::time::Moment;
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -43,8 +44,6 @@ pub(crate) struct Shard {
     /// The config and what was built from it; replaced whole by a reload, so flows keep theirs.
     pub(crate) live: RefCell<Rc<Live>>,
     entropy: RefCell<SystemEntropy>,
-    /// Rung when the device has slept: deadlines are looked at again.
-    woken: Notify,
     /// Why the instance must end, once a task has said so.
     fatal: RefCell<Option<Error>>,
     doomed: Notify,
@@ -73,7 +72,6 @@ impl Shard {
             network: RefCell::default(),
             live: RefCell::new(Rc::new(live)),
             entropy: RefCell::new(SystemEntropy::new()),
-            woken: Notify::new(),
             fatal: RefCell::default(),
             doomed: Notify::new(),
             shared,
@@ -90,29 +88,21 @@ impl Shard {
         draw(&mut *self.entropy.borrow_mut())
     }
 
-    /// Starts a task on the shard's thread. Every task is dropped at stop.
+    /// Starts a task on the shard's thread. Every task is dropped at stop. A panic ends the task alone, and is told.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
-        tokio::task::spawn_local(task)
-    }
-
-    /// Sleeps until `deadline` on the clock that runs while the device sleeps. The runtime's own timers stand still then,
-    /// so the deadline is looked at again when the host says that the device is awake.
-    pub(crate) async fn sleep_until(&self, deadline: Moment) {
-        loop {
-            let left = deadline.since(self.clock.now());
-            if left.is_zero() {
-                return;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(left) => {}
-                () = self.woken.notified() => {}
-            }
-        }
-    }
-
-    /// The device has slept and is awake again.
-    pub(crate) fn wake(&self) {
-        self.woken.notify_waiters();
+        let shared = Arc::clone(&self.shared);
+        // Boxed, because a future that is moved into another one takes its room twice there, for the life of every flow.
+        let mut task = Box::pin(task);
+        tokio::task::spawn_local(poll_fn(move |cx| {
+            let poll = AssertUnwindSafe(|| task.as_mut().poll(cx));
+            catch_unwind(poll).unwrap_or_else(|_| {
+                let error =
+                    Error::new(ErrorKind::Internal, "a task panicked; this is a defect of the library");
+                shared.log(LogLevel::Error, format_args!("{error}"));
+                shared.set_last_error(error);
+                Poll::Ready(())
+            })
+        }))
     }
 
     /// Ends the instance because of `error`; the first one counts.
@@ -152,9 +142,9 @@ impl Live {
 impl Shard {
     /// A shard for tests of what runs on it: a platform that allows everything and a pool of 16 MiB.
     pub(crate) fn for_tests(config: Config) -> Rc<Self> {
-        let shared = Arc::new(Shared::new(crate::config::LogLevel::Debug));
+        let shared = Arc::new(Shared::new(LogLevel::Debug));
         let platform = Arc::new(super::api::NoPlatform);
-        let host = HostLink::open(platform, Arc::clone(&shared.host)).expect("a thread");
+        let host = HostLink::open(platform, false, Arc::clone(&shared.host)).expect("a thread");
         let live = Live::new(config).expect("a good config");
         Self::new(shared, host, live, 16 << 20)
     }

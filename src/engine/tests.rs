@@ -1,18 +1,11 @@
 //! What the unit tests of several rooms of the engine share.
 
-use super::shard::Shard;
 use crate::addr::{Host, Target};
 use crate::config::{
     Config, DomainStrategy, Freedom, LogLevel, Outbound, OutboundProtocol, Policy, Vmess, VmessServer,
     VmessUser, Vmesskit,
 };
 use crate::vmess::{Id, Security};
-use std::rc::Rc;
-
-/// A shard with one freedom outbound and nothing else.
-pub(crate) fn shard() -> Rc<Shard> {
-    Shard::for_tests(config())
-}
 
 /// A config with one freedom outbound tagged `direct`, and nothing else.
 pub(crate) fn config() -> Config {

@@ -1,6 +1,6 @@
 //! Payload on a carrier as it is, without a protocol on top.
 
-use super::queue::{Queue, affordable, class_for};
+use super::queue::{Queue, affordable, allowance, class_for};
 use super::{Carrier, Stream, StreamError};
 use crate::buffer::{Buffer, Class, Pool};
 use std::collections::VecDeque;
@@ -11,10 +11,8 @@ use std::task::{Context, Poll, ready};
 const MAX_READ: usize = 4;
 /// The least and the most that one read asks for; it quadruples when a read was filled and shrinks when it was not.
 const APPETITE: (usize, usize) = (4096, 65_536);
-/// Queued bytes from which the stream counts as busy until some have gone.
-const BUSY: usize = 48 * 1024;
-/// Queued buffers from which it does.
-const BUSY_BUFFERS: usize = 64;
+/// Queued buffers from which the stream counts as busy until some have gone.
+const BUSY_BUFFERS: usize = 128;
 
 /// A carrier's bytes as payload.
 pub(crate) struct Plain<C> {
@@ -40,12 +38,17 @@ impl<C: Carrier> Plain<C> {
         }
     }
 
+    /// Whether more should wait until some of what is queued has gone.
+    fn is_busy(&self) -> bool {
+        self.queue.bytes() >= allowance(&self.pool) || self.queue.len() >= BUSY_BUFFERS
+    }
+
     /// Takes the buffers for one read of at most `max` bytes each.
     fn poll_buffers(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<[Buffer; MAX_READ]> {
         let class = class_for(max.min(self.appetite)).min(affordable(&self.pool));
         let mut buffers = [const { Buffer::empty() }; MAX_READ];
         let each = max.min(class.capacity());
-        let count = (self.appetite / each.max(1)).clamp(1, MAX_READ);
+        let count = (self.appetite.min(allowance(&self.pool)) / each.max(1)).clamp(1, MAX_READ);
         for (index, slot) in buffers.iter_mut().take(count).enumerate() {
             match self.pool.take(class) {
                 Some(buffer) => *slot = buffer,
@@ -102,8 +105,7 @@ impl<C: Carrier> Stream for Plain<C> {
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        let busy = |queue: &Queue| queue.bytes() >= BUSY || queue.len() >= BUSY_BUFFERS;
-        if busy(&self.queue) && self.poll_flush(cx)?.is_pending() && busy(&self.queue) {
+        if self.is_busy() && self.poll_flush(cx)?.is_pending() && self.is_busy() {
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -196,7 +198,7 @@ mod tests {
         let (carrier, script) = Script::carrier();
         let mut plain = Plain::new(carrier, pool.clone());
         script.borrow_mut().write_room = 10;
-        for _ in 0..13 {
+        for _ in 0..29 {
             assert!(plain.poll_ready(&mut noop_context()).is_ready());
             plain.send(pool.copy(&[1; 4000]).expect("memory")).expect("sent");
         }
@@ -206,7 +208,7 @@ mod tests {
         script.borrow_mut().write_room = usize::MAX;
         assert!(plain.poll_finish(&mut noop_context()).is_ready());
         let script = script.borrow();
-        assert_eq!((script.written.len(), script.closed, pool.used()), (52_000, true, 0));
+        assert_eq!((script.written.len(), script.closed, pool.used()), (116_000, true, 0));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
 /// The most slices that go into one write.
-const MAX_SLICES: usize = 64;
+const MAX_SLICES: usize = 128;
 /// Entries that an empty queue keeps room for; more is given back.
 const KEPT_ENTRIES: usize = 8;
 
@@ -146,17 +146,31 @@ impl Queue {
     }
 }
 
-/// The largest class of buffer that a flow should take as full as the pool is: bulk reads stop at half, so that a
-/// thousand stalled flows leave room for those that move.
+/// The largest class of buffer that a flow should take as full as the pool is.
 pub(super) fn affordable(pool: &Pool) -> Class {
-    let (used, limit) = (pool.used(), pool.limit());
-    if used < limit / 2 {
-        Class::Large
-    } else if used < limit / 4 * 3 {
-        Class::Record
-    } else {
-        Class::Small
+    match fullness(pool) {
+        0 | 1 => Class::Large,
+        2 => Class::Record,
+        _ => Class::Small,
     }
+}
+
+/// How many bytes of payload a flow may queue as full as the pool is.
+///
+/// A stalled flow keeps what it queued, so the fuller the pool the less is granted: of 16 MiB, 30 flows stall with full
+/// batches, 60 with a large buffer, 250 with a record and a thousand with 4 KiB before it is empty.
+pub(super) fn allowance(pool: &Pool) -> usize {
+    match fullness(pool) {
+        0 => 112 * 1024,
+        1 => 48 * 1024,
+        2 => 16 * 1024,
+        _ => 4 * 1024,
+    }
+}
+
+/// How many quarters of a pool are out.
+fn fullness(pool: &Pool) -> usize {
+    pool.used() / (pool.limit() / 4).max(1)
 }
 
 /// The smallest class whose buffers take `bytes`; the largest one if none does.
@@ -215,13 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn bulk_stops_at_half_of_the_pool() {
+    fn the_fuller_the_pool_the_less_is_granted() {
         let pool = Pool::new(Class::Large.slab_len() * 4);
-        assert_eq!(affordable(&pool), Class::Large);
+        assert_eq!((affordable(&pool), allowance(&pool)), (Class::Large, 112 * 1024));
         let held = [pool.take(Class::Large), pool.take(Class::Large)];
         assert_eq!(affordable(&pool), Class::Record);
         let more = pool.take(Class::Large);
-        assert_eq!(affordable(&pool), Class::Small);
+        assert_eq!((affordable(&pool), allowance(&pool)), (Class::Small, 4 * 1024));
         drop((held, more));
         assert_eq!(
             (class_for(0), class_for(4097), class_for(65_553)),

@@ -64,9 +64,12 @@ impl Carrier for TcpCarrier {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match slices {
-            [one] => Pin::new(&mut self.stream).poll_write(cx, one),
-            many => Pin::new(&mut self.stream).poll_write_vectored(cx, many),
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_io(Interest::WRITABLE, || send(&self.stream, slices)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
         }
     }
 
@@ -78,6 +81,16 @@ impl Carrier for TcpCarrier {
         // Fails only on a socket that is gone already.
         let _ = self.stream.set_zero_linger();
     }
+}
+
+/// Writes to a socket. Not by `writev`: that raises SIGPIPE when the peer is gone, which ends a host that leaves the
+/// signal alone, as C programs do. Apple's sockets have it off from the start (`SO_NOSIGPIPE`, by socket2).
+fn send(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    #[cfg(not(target_vendor = "apple"))]
+    let flags = rustix::net::SendFlags::NOSIGNAL;
+    #[cfg(target_vendor = "apple")]
+    let flags = rustix::net::SendFlags::empty();
+    Ok(rustix::net::sendmsg(stream, slices, &mut rustix::net::SendAncillaryBuffer::default(), flags)?)
 }
 
 #[cfg(test)]

@@ -42,11 +42,15 @@ pub(crate) struct HostLink {
 }
 
 impl HostLink {
-    /// Starts the host thread.
+    /// Starts the host thread. `protects`: whether the platform wants to be shown sockets.
     ///
     /// # Errors
     /// If the operating system gives no thread.
-    pub(crate) fn open(platform: Arc<dyn Platform>, queue: Arc<HostQueue>) -> io::Result<Self> {
+    pub(crate) fn open(
+        platform: Arc<dyn Platform>,
+        protects: bool,
+        queue: Arc<HostQueue>,
+    ) -> io::Result<Self> {
         let crew = Crew::new();
         let (served, desk) = (Arc::clone(&platform), Arc::clone(&queue));
         queue.open();
@@ -54,7 +58,6 @@ impl HostLink {
             queue.close();
             return Err(error);
         }
-        let protects = catch_unwind(AssertUnwindSafe(|| platform.protects_sockets())).unwrap_or(true);
         let helpers = Helpers::new(Arc::clone(&queue));
         let network = RefCell::default();
         let resolves = Cell::new(true);

@@ -38,7 +38,7 @@ fn resolving(
 }
 
 fn link(platform: Scripted) -> HostLink {
-    HostLink::open(Arc::new(platform), Arc::default()).expect("a thread")
+    HostLink::open(Arc::new(platform), true, Arc::default()).expect("a thread")
 }
 
 fn socket() -> UdpSocket {

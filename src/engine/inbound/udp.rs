@@ -7,6 +7,7 @@ use crate::config::LogLevel;
 use crate::engine::Shard;
 use crate::engine::connections::Connection;
 use crate::engine::dispatch::{self, Flow};
+use crate::engine::outbound::{Answer, Outbound};
 use crate::time::Moment;
 use crate::transport::{Datagram, Datagrams, StreamError};
 use std::cell::{Cell, RefCell};
@@ -42,29 +43,35 @@ struct State {
     waker: RefCell<Option<Waker>>,
     active: Cell<Moment>,
     answered: Cell<bool>,
+    limit: Cell<usize>,
 }
 
 impl UdpFlow {
-    /// Starts a flow: the outbound is picked and opened in a task. What comes back goes to `deliver`; `ended` is called
-    /// when the flow is over for a reason other than being dropped.
+    /// Starts a flow: the outbound is opened in a task. What comes back goes to `deliver`; `ended` is called when the flow
+    /// is over for a reason other than being dropped, with what to tell the app if it could not be opened.
     pub(crate) fn start(
         shard: &Rc<Shard>,
         flow: Flow,
+        outbound: Rc<dyn Outbound>,
         deliver: impl FnMut(Datagram) + 'static,
-        ended: impl FnOnce() + 'static,
+        ended: impl FnOnce(Option<Answer>) + 'static,
     ) -> Self {
         let state = Rc::new(State {
             queue: RefCell::default(),
             waker: RefCell::default(),
             active: Cell::new(flow.accepted),
             answered: Cell::new(false),
+            limit: Cell::new(MAX_QUEUE),
         });
-        let serve = serve(Rc::clone(shard), flow, Rc::clone(&state), deliver);
-        let task = shard.spawn(async move {
-            serve.await;
-            ended();
-        });
+        let (on, served) = (Rc::clone(shard), Rc::clone(&state));
+        let task = shard.spawn(async move { ended(serve(on, flow, outbound, served, deliver).await.err()) });
         Self { state, task }
+    }
+
+    /// Lets up to `limit` datagrams wait for the carrier.
+    pub(crate) fn holding(self, limit: usize) -> Self {
+        self.state.limit.set(limit);
+        self
     }
 
     /// Hands over a datagram to `remote`. With the queue full, the oldest one is dropped and counted.
@@ -72,7 +79,7 @@ impl UdpFlow {
         let now = shard.clock.now();
         self.state.active.set(now);
         let mut queue = self.state.queue.borrow_mut();
-        if queue.len() >= MAX_QUEUE {
+        if queue.len() >= self.state.limit.get() {
             queue.pop_front();
             shard.shared.stats.dropped.fetch_add(1, Relaxed);
         }
@@ -124,10 +131,15 @@ impl State {
     }
 }
 
-async fn serve(shard: Rc<Shard>, flow: Flow, state: Rc<State>, deliver: impl FnMut(Datagram)) {
-    let outbound = dispatch::route(&shard, &flow);
+async fn serve(
+    shard: Rc<Shard>,
+    flow: Flow,
+    outbound: Rc<dyn Outbound>,
+    state: Rc<State>,
+    deliver: impl FnMut(Datagram),
+) -> Result<(), Answer> {
     if !outbound.admits(shard.clock.now()) {
-        return;
+        return Err(Answer::Failed);
     }
     let connection = dispatch::register(&shard, &flow, &*outbound);
     let target = &flow.target;
@@ -145,11 +157,10 @@ async fn serve(shard: Rc<Shard>, flow: Flow, state: Rc<State>, deliver: impl FnM
         Some(Ok(datagrams)) => datagrams,
         Some(Err(failed)) => {
             let error = failed.error;
-            return shard
-                .shared
-                .log(LogLevel::Debug, format_args!("udp {target} by [{tag}] failed: {error}"));
+            shard.shared.log(LogLevel::Debug, format_args!("udp {target} by [{tag}] failed: {error}"));
+            return Err(failed.answer);
         }
-        None => return,
+        None => return Ok(()),
     };
     state.refresh(shard.clock.now());
     let result = pump(&shard, &state, &connection, datagrams, deliver).await;
@@ -163,6 +174,7 @@ async fn serve(shard: Rc<Shard>, flow: Flow, state: Rc<State>, deliver: impl FnM
             .shared
             .log(LogLevel::Debug, format_args!("udp {target} by [{tag}]: {how}, {up} bytes up, {down} down"));
     }
+    Ok(())
 }
 
 /// Moves datagrams both ways until the flow is idle for too long, closed from outside, or ended by the outbound.
@@ -264,3 +276,6 @@ fn send(
     }
     Ok(sent == BUDGET)
 }
+
+#[cfg(test)]
+mod tests;

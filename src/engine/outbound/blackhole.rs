@@ -53,11 +53,8 @@ impl Outbound for Blackhole {
         shard: Rc<Shard>,
         _: Target,
     ) -> LocalFuture<Result<OpenedStream, OpenError>> {
-        let stream = Hole {
-            page: self.http.then(|| shard.pool.clone()),
-            asked: false,
-            patience: Box::pin(sleep(PATIENCE)),
-        };
+        let answer = if self.http { Answer::AfterRequest(shard.pool.clone()) } else { Answer::None };
+        let stream = Hole { answer, asked: false, patience: Box::pin(sleep(PATIENCE)) };
         // Nothing is worth waiting for once our side has ended.
         let level = Level { uplink_only: Duration::ZERO, ..Level::default() };
         Box::pin(async move { Ok(OpenedStream { stream: Box::new(stream), level }) })
@@ -72,28 +69,39 @@ impl Outbound for Blackhole {
     }
 }
 
+/// What a stream is told before it is closed.
+enum Answer {
+    /// Nothing.
+    None,
+    /// The page, in memory from the pool, once anything has been sent: it is the answer to a request.
+    AfterRequest(Pool),
+    /// It has been told.
+    Given,
+}
+
 /// A stream that swallows what it is sent, and ends.
 struct Hole {
-    /// The pool for the page that has not been handed out yet.
-    page: Option<Pool>,
-    /// Whether anything was sent: a page is the answer to a request.
+    answer: Answer,
     asked: bool,
     patience: Pin<Box<Sleep>>,
 }
 
 impl Stream for Hole {
     fn poll_recv(&mut self, cx: &mut Context<'_>, _max: usize) -> Poll<Result<Option<Buffer>, StreamError>> {
-        if let Some(pool) = self.page.as_ref().filter(|_| self.asked) {
-            let mut page = ready!(pool.poll_take(cx, Class::Small));
-            page.append(FORBIDDEN);
-            self.page = None;
-            return Poll::Ready(Ok(Some(page)));
+        match &self.answer {
+            Answer::Given => Poll::Ready(Ok(None)),
+            Answer::AfterRequest(pool) if self.asked => {
+                let mut page = ready!(pool.poll_take(cx, Class::Small));
+                page.append(FORBIDDEN);
+                self.answer = Answer::Given;
+                Poll::Ready(Ok(Some(page)))
+            }
+            Answer::None | Answer::AfterRequest(_) => {
+                ready!(self.patience.as_mut().poll(cx));
+                self.answer = Answer::Given;
+                Poll::Ready(Ok(None))
+            }
         }
-        let told = self.asked && self.page.is_none() && !self.patience.is_elapsed();
-        if !told {
-            ready!(self.patience.as_mut().poll(cx));
-        }
-        Poll::Ready(Ok(None))
     }
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {

@@ -10,6 +10,7 @@ use crate::transport::dial::{self, DialError};
 use crate::transport::protect;
 use crate::transport::tcp::TcpPayload;
 use crate::transport::{Datagram, Datagrams, StreamError};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -19,6 +20,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
+
+/// The most datagrams that wait for a socket without room; the oldest goes first.
+const MAX_WAITING: usize = 64;
 
 /// A freedom outbound.
 pub(super) struct Freedom {
@@ -106,7 +110,8 @@ impl Outbound for Freedom {
             let socket = protect::udp_socket_unconnected(&shard, remote)
                 .await
                 .map_err(|error| answered(&shard, DialError::socket(error, started)))?;
-            Ok(Box::new(Direct { socket, shard, target, remote, waiting: None }) as Box<dyn Datagrams>)
+            Ok(Box::new(Direct { socket, shard, target, remote, waiting: VecDeque::new() })
+                as Box<dyn Datagrams>)
         })
     }
 }
@@ -118,8 +123,8 @@ struct Direct {
     /// The flow's target, as the app names it, and the address that stands for it.
     target: Target,
     remote: SocketAddr,
-    /// A datagram that the socket had no room for.
-    waiting: Option<(Datagram, SocketAddr)>,
+    /// Datagrams that the socket had no room for, oldest first.
+    waiting: VecDeque<(Datagram, SocketAddr)>,
 }
 
 impl Direct {
@@ -132,12 +137,12 @@ impl Direct {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        if let Some((datagram, to)) = &self.waiting {
+        while let Some((datagram, to)) = self.waiting.front() {
             // A datagram that the network does not want is lost, as datagrams may be; the flow goes on.
             if ready!(self.socket.poll_send_to(cx, &datagram.data, *to)).is_err() {
                 self.lose();
             }
-            self.waiting = None;
+            self.waiting.pop_front();
         }
         Poll::Ready(Ok(()))
     }
@@ -179,15 +184,22 @@ impl Datagrams for Direct {
             self.lose();
             return Ok(());
         };
-        match self.socket.try_send_to(&datagram.data, to) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if self.waiting.replace((datagram, to)).is_some() {
+        let blocked = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        if self.waiting.is_empty() {
+            match self.socket.try_send_to(&datagram.data, to) {
+                Err(error) if blocked(&error) => {}
+                Err(_) => {
                     self.lose();
+                    return Ok(());
                 }
+                Ok(_) => return Ok(()),
             }
-            Err(_) => self.lose(),
-            Ok(_) => {}
         }
+        if self.waiting.len() >= MAX_WAITING {
+            self.waiting.pop_front();
+            self.lose();
+        }
+        self.waiting.push_back((datagram, to));
         Ok(())
     }
 
@@ -298,5 +310,23 @@ mod tests {
         flow.send(Datagram { data: shard.pool.copy(b"x").expect("memory"), remote: nowhere })
             .expect("dropped");
         assert_eq!(shard.shared.stats.dropped.load(Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_burst_before_the_first_flush_is_sent_whole() {
+        let peer = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+        let target = Target::from(peer.local_addr().expect("address"));
+        let shard = shard();
+        let opened = freedom().open_datagrams(Rc::clone(&shard), target.clone()).await;
+        let mut flow = opened.unwrap_or_else(|failed| panic!("{failed:?}"));
+        for i in 0..10_u8 {
+            let data = shard.pool.copy(&[i]).expect("memory");
+            flow.send(Datagram { data, remote: target.clone() }).expect("sent");
+        }
+        poll_fn(|cx| flow.poll_flush(cx)).await.expect("flushed");
+        for i in 0..10_u8 {
+            let mut byte = [0];
+            assert_eq!((peer.recv(&mut byte).await.expect("received"), byte), (1, [i]));
+        }
     }
 }

@@ -62,9 +62,6 @@ pub(crate) trait Outbound {
     /// Whether new flows are taken now: `false` while backing off from a server that does not answer.
     fn admits(&self, now: Moment) -> bool;
 
-    /// Forgets its back-offs: the network below is another one.
-    fn reset(&self) {}
-
     /// Opens a TCP stream to `target`.
     fn open_stream(
         self: Rc<Self>,

@@ -86,7 +86,9 @@ impl Vmess {
         let picked = shard.with_entropy(|entropy| entropy.below(server.users.len() as u32));
         let user =
             server.users.get(picked as usize).expect("drawn below the number of users, which is not zero");
-        let connection = user.connect(shard, command, target)?;
+        let connection = user
+            .connect(shard, command, target)
+            .map_err(|error| OpenError { error, answer: Answer::Failed })?;
         let witness = Rc::new(Watch {
             shard: Rc::clone(shard),
             outbound: Arc::clone(&self.tag),
@@ -154,11 +156,14 @@ impl User {
         }
     }
 
-    fn connect(&self, shard: &Shard, command: Command, target: Target) -> Result<Connection, OpenError> {
-        let refuse = |error: Error| OpenError { error, answer: Answer::Failed };
+    /// Makes a request of this user.
+    ///
+    /// # Errors
+    /// `Unsupported` if what the config asks for is not built, or the target has no form on the wire.
+    fn connect(&self, shard: &Shard, command: Command, target: Target) -> Result<Connection, Error> {
         if self.alter_id > 0 {
             let text = "this version has no legacy header, which an alterId above 0 asks for";
-            return Err(refuse(Error::new(ErrorKind::Unsupported, text).with_hint("set alterId to 0")));
+            return Err(Error::new(ErrorKind::Unsupported, text).with_hint("set alterId to 0"));
         }
         let none_chunked = shard.live().config.vmesskit.none_chunked;
         let request = Request::new(
@@ -170,14 +175,10 @@ impl User {
             self.no_termination_signal,
         );
         let unix_secs = shard.clock.unix_secs();
-        shard.with_entropy(|entropy| client::connect(&self.cmd_key, &request, unix_secs, entropy)).map_err(
-            |error| {
-                refuse(
-                    Error::new(ErrorKind::Unsupported, "a request could not be made")
-                        .with_reason(error.to_string()),
-                )
-            },
-        )
+        let made = shard.with_entropy(|entropy| client::connect(&self.cmd_key, &request, unix_secs, entropy));
+        made.map_err(|error| {
+            Error::new(ErrorKind::Unsupported, "a request could not be made").with_reason(error.to_string())
+        })
     }
 }
 

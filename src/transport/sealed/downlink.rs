@@ -3,7 +3,6 @@
 use super::super::Carrier;
 use super::super::queue::{affordable, class_for};
 use super::super::stream::StreamError;
-use super::carrier_error;
 use crate::buffer::{Buffer, Class, Pool};
 use crate::vmess::chunk::{OpenError, Opened};
 use crate::vmess::client::Downlink;
@@ -79,7 +78,7 @@ impl Opening {
             if ready.is_pending() {
                 self.rest(pool);
             }
-            ready!(ready).map_err(carrier_error)?;
+            ready!(ready).map_err(StreamError::from)?;
             ready!(self.poll_read(cx, carrier, pool))?;
         }
     }
@@ -109,7 +108,7 @@ impl Opening {
         };
         buffer.append(&self.tail);
         let read = carrier.poll_read(cx, buffer.spare_mut());
-        let n = ready!(read).map_err(carrier_error)?;
+        let n = ready!(read).map_err(StreamError::from)?;
         if n == 0 {
             self.ended = true;
             return Poll::Ready(self.downlink.check_end().map_err(open_error));
@@ -186,10 +185,11 @@ impl Opening {
 
     /// Lets the memory of an unfinished record go down to its size when nothing more is at hand.
     fn rest(&mut self, pool: &Pool) {
-        if self.tail.held() > Class::Small.slab_len() && self.tail.len() <= Class::Small.capacity() {
-            if let Some(small) = pool.copy(&self.tail) {
-                self.tail = small;
-            }
+        if self.tail.held() > Class::Small.slab_len()
+            && self.tail.len() <= Class::Small.capacity()
+            && let Some(small) = pool.copy(&self.tail)
+        {
+            self.tail = small;
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The way up: payload in, sealed records out, the request header first.
 
 use super::super::Carrier;
-use super::super::queue::Queue;
+use super::super::queue::{Queue, allowance};
 use super::super::stream::StreamError;
-use super::carrier_error;
 use crate::buffer::{Buffer, HEADROOM, Pool, TAILROOM};
 use crate::engine::Shard;
 use crate::entropy::Entropy;
@@ -20,9 +19,7 @@ const FIRST_RECORDS: usize = 4096;
 const WARM_UP: usize = 64 * 1024;
 /// A stream that was silent for so long starts anew.
 const COOLS_AFTER: Duration = Duration::from_secs(1);
-/// Queued payload from which a stream counts as busy until some has gone.
-const BUSY: usize = 64 * 1024;
-/// Queued buffers from which it does.
+/// Queued buffers from which a stream counts as busy until some have gone.
 const BUSY_BUFFERS: usize = 64;
 /// The most payload that is sealed before it is written.
 const BATCH: usize = 128 * 1024;
@@ -91,8 +88,8 @@ impl Sealing {
     }
 
     /// Whether more should wait.
-    pub(super) fn is_busy(&self) -> bool {
-        self.plain.bytes() >= BUSY || self.plain.len() >= BUSY_BUFFERS
+    pub(super) fn is_busy(&self, pool: &Pool) -> bool {
+        self.plain.bytes() >= allowance(pool) || self.plain.len() >= BUSY_BUFFERS
     }
 
     /// How many buffers of payload wait.
@@ -132,7 +129,7 @@ impl Sealing {
             if written.is_pending() {
                 self.sealed.compact(&shard.pool);
             }
-            ready!(written).map_err(carrier_error)?;
+            ready!(written).map_err(StreamError::from)?;
             if self.plain.is_empty() {
                 return Poll::Ready(Ok(()));
             }
@@ -157,7 +154,7 @@ impl Sealing {
             self.end = End::Sealed;
         }
         ready!(self.poll_flush(cx, carrier, shard))?;
-        carrier.poll_close(cx).map_err(carrier_error)
+        carrier.poll_close(cx).map_err(StreamError::from)
     }
 
     /// Moves one batch from `plain` to `sealed`. Waits for memory only if nothing could be sealed.

@@ -5,8 +5,7 @@ use super::session::{read, refuse, write_all};
 use super::wire::{DatagramHeader, Reply, parse_datagram};
 use crate::addr::{Network, Target};
 use crate::config::LogLevel;
-use crate::engine::Shard;
-use crate::engine::dispatch::Flow;
+use crate::engine::dispatch::{self, Flow};
 use crate::engine::inbound::udp::UdpFlow;
 use crate::time::Moment;
 use crate::transport::Datagram;
@@ -215,7 +214,7 @@ impl Association<'_> {
         };
         let ended = {
             let (flows, key) = (Rc::downgrade(&associations.flows), key.clone());
-            move || {
+            move |_| {
                 let Some(flows) = flows.upgrade() else { return };
                 let mut flows = flows.borrow_mut();
                 if flows.get(&key).is_some_and(|entry| entry.serial == serial) {
@@ -223,7 +222,8 @@ impl Association<'_> {
                 }
             }
         };
-        Entry { flow: UdpFlow::start(shard, flow, deliver, ended), serial }
+        let outbound = dispatch::route(shard, &flow);
+        Entry { flow: UdpFlow::start(shard, flow, outbound, deliver, ended), serial }
     }
 }
 

@@ -48,6 +48,13 @@ impl Listening {
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Stops accepting, and returns when the address is free again.
+    pub(crate) async fn close(mut self) {
+        self.task.abort();
+        // It ends in no other way than by being aborted.
+        let _ = (&mut self.task).await;
+    }
 }
 
 impl Drop for Listening {
@@ -75,7 +82,11 @@ pub(crate) fn listen(shard: &Rc<Shard>, inbound: &Inbound, settings: &Socks) -> 
         associations: Associations::default(),
     });
     let task = shard.spawn(accept(server, listener));
-    Ok(Listening { address, task })
+    let listening = Listening { address, task };
+    shard
+        .shared
+        .log(LogLevel::Info, format_args!("socks [{}] listens on {}", inbound.tag, listening.address()));
+    Ok(listening)
 }
 
 /// What the sessions of one listener share.
@@ -107,9 +118,10 @@ async fn accept(server: Rc<Server>, listener: TcpListener) {
         match listener.accept().await {
             Ok((stream, source)) => {
                 wait = EXHAUSTED_WAIT.0;
-                let session = session::serve(Rc::clone(&server), stream, source);
+                let session = Rc::clone(&server);
                 server.shard.spawn(async move {
-                    session.await;
+                    // Made in here: a future that is moved into another one takes its room twice there.
+                    session::serve(session, stream, source).await;
                     drop(slot);
                 });
             }

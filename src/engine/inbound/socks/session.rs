@@ -39,10 +39,11 @@ enum Failure {
 
 /// Serves a client until its connection is over.
 pub(super) async fn serve(server: Rc<Server>, stream: TcpStream, source: SocketAddr) {
-    let accepted = server.shard.clock.now();
     let source = SocketAddr::new(source.ip().to_canonical(), source.port());
     let failure = match timeout(server.patience(), greet(&server, &stream)).await {
         Ok(Ok((Request::Connect(target), early))) => {
+            // A slow handshake must not use up the time that the first payload has to catch the protocol's header.
+            let accepted = server.shard.clock.now();
             let flow =
                 Flow { network: Network::Tcp, source, target, inbound: Arc::clone(&server.tag), accepted };
             return connect(&server, stream, flow, early).await;

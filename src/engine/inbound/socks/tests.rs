@@ -92,7 +92,7 @@ fn a_stream_passes_both_ways_and_ends_on_each_side_by_itself() {
         let ((), result) = tokio::join!(upload, read.read_to_end(&mut got));
         result.expect("received");
         assert!(got == sent, "{} of {} bytes came back", got.len(), sent.len());
-        while shard.connections.len() > 0 {
+        while !shard.connections.is_empty() {
             tokio::task::yield_now().await;
         }
         assert_eq!(shard.pool.used(), 0);
@@ -183,7 +183,7 @@ fn a_silent_client_is_let_go_at_the_deadline() {
         let level = crate::config::Level { handshake: Duration::from_millis(50), ..Default::default() };
         let mut config = shard.live().config.clone();
         config.policy.levels.insert(3, level);
-        *shard.live.borrow_mut() = Rc::new(crate::engine::Live::new(config).expect("a config"));
+        *shard.live.borrow_mut() = Rc::new(crate::engine::shard::Live::new(config).expect("a config"));
         let socks = start(&shard, &Socks { level: 3, ..settings() }).expect("listening");
         let mut client = TcpStream::connect(socks.address()).await.expect("connected");
         client.write_all(&[5]).await.expect("sent");
@@ -214,7 +214,7 @@ fn datagrams_pass_both_ways_while_the_connection_lives() {
         }
         assert_eq!(shard.connections.len(), 2, "a flow each");
         drop(control);
-        while shard.connections.len() > 0 {
+        while !shard.connections.is_empty() {
             tokio::task::yield_now().await;
         }
         assert_eq!(shard.pool.used(), 0);

@@ -19,7 +19,6 @@ pub(super) enum Reply {
     Succeeded = 0,
     Failed = 1,
     NotAllowed = 2,
-    NetworkUnreachable = 3,
     HostUnreachable = 4,
     Refused = 5,
     CommandUnknown = 7,

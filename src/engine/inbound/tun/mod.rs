@@ -2,26 +2,30 @@
 //!
 //! * `driver` reads packets in batches, hands out the stack's events and writes what the stack has for the device;
 //! * `tcp` and `stream` make a relayed connection of each TCP flow;
-//! * `udp` keeps the table of UDP flows, `dns` the queries that share a resolver's stream, on the `pipe` that both use.
+//! * `udp` keeps the table of UDP flows, `dns` the queries that share a resolver's.
 //!
 //! What a packet means is decided in [`crate::tun::stack`], where a flow goes in `dispatch`. Everything here runs on one
 //! shard; flows write to the device themselves, without a hop through the driver.
 
 mod dns;
 mod driver;
-mod pipe;
 mod stream;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 use super::super::Shard;
 use super::super::api::TunHandle;
+use crate::addr::Cidr;
 use crate::config::{self, Icmp, InboundProtocol};
 use crate::error::{Error, ErrorKind};
+use crate::time::Moment;
 use crate::tun::device::Device;
 use crate::tun::stack::{self, Counters, FlowId, Stack};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -58,20 +62,13 @@ impl Tun {
             return Err(Error::new(ErrorKind::Internal, "the inbound is no tun inbound"));
         };
         let device = Rc::new(Device::new(handle, mtu_of(settings))?);
-        let config = stack::Config {
-            icmp_echo: settings.icmp == Icmp::Reply,
-            reject_udp443: settings.reject_udp443,
-            dns: Some(settings.dns),
-            device_addresses: settings.addresses.iter().map(|cidr| cidr.addr).collect(),
-            offload: device.offloads(),
-            ..stack::Config::new(device.mtu())
-        };
+        let config = stack_config(settings, &device);
         let seed = shard.with_entropy(|entropy| entropy.next_u64());
         let inner = Rc::new(Inner {
             stack: RefCell::new(Stack::new(config, shard.pool.clone(), seed)),
             shard: Rc::clone(shard),
             tag: Arc::clone(&inbound.tag),
-            settings: settings.clone(),
+            dns: Cell::new(settings.dns),
             device: RefCell::new(Some(device)),
             slots: RefCell::default(),
             udp: RefCell::default(),
@@ -87,18 +84,37 @@ impl Tun {
     }
 
     /// Puts another device in the place of the present one; flows live on. The new one is up before the old one closes.
+    /// The settings are those of the config in force, or as they were if it has no tun inbound.
     ///
     /// # Errors
     /// `TunIo` or `Misuse` if the handle is not fit for it; the present device stays in use.
     pub(crate) fn replace(&self, handle: TunHandle) -> Result<(), Error> {
-        let device = Rc::new(Device::new(handle, mtu_of(&self.inner.settings))?);
-        self.inner.stack.borrow_mut().set_mtu(device.mtu(), device.offloads());
+        let live = self.inner.shard.live();
+        let settings = live.config.tun().map(|(_, settings)| settings);
+        let device = Rc::new(Device::new(handle, settings.map_or(DEFAULT_MTU as usize, mtu_of))?);
+        match settings {
+            Some(settings) => {
+                self.inner.dns.set(settings.dns);
+                self.inner.stack.borrow_mut().reconfigure(stack_config(settings, &device));
+            }
+            None => self.inner.stack.borrow_mut().set_mtu(device.mtu(), device.offloads()),
+        }
         *self.inner.failure.borrow_mut() = None;
         let old = self.inner.device.borrow_mut().replace(device);
         self.inner.transmit();
         self.inner.kick.notify_one();
         drop(old);
         Ok(())
+    }
+
+    /// Takes up from the config in force what concerns no device: the answers to pings and to QUIC. The rest comes with
+    /// [`Tun::replace`], together with the device that has been set up for it.
+    pub(crate) fn reload(&self) {
+        let live = self.inner.shard.live();
+        if let Some((_, settings)) = live.config.tun() {
+            let echo = settings.icmp == Icmp::Reply;
+            self.inner.stack.borrow_mut().set_answers(echo, settings.reject_udp443);
+        }
     }
 
     /// Resolves when the device has failed for good, with the reason (`TunGone` or `TunIo`).
@@ -127,11 +143,36 @@ fn mtu_of(settings: &config::Tun) -> usize {
     settings.mtu.unwrap_or(DEFAULT_MTU) as usize
 }
 
+fn stack_config(settings: &config::Tun, device: &Device) -> stack::Config {
+    stack::Config {
+        icmp_echo: settings.icmp == Icmp::Reply,
+        reject_udp443: settings.reject_udp443,
+        dns: Some(settings.dns),
+        device_addresses: settings.addresses.iter().flat_map(undialled).collect(),
+        offload: device.offloads(),
+        ..stack::Config::new(device.mtu())
+    }
+}
+
+/// The addresses of the device's network that mean no other host: its own one, and an IPv4 network's first and last.
+fn undialled(cidr: &Cidr) -> impl Iterator<Item = IpAddr> + use<> {
+    let edges = match cidr.addr {
+        IpAddr::V4(ip) if cidr.prefix <= 30 => {
+            let mask = u32::MAX >> cidr.prefix;
+            Some([u32::from(ip) & !mask, u32::from(ip) | mask])
+        }
+        _ => None,
+    };
+    let edges = edges.into_iter().flatten().map(|bits| IpAddr::from(Ipv4Addr::from_bits(bits)));
+    edges.chain([cidr.addr])
+}
+
 /// What the driver and the flows share.
 struct Inner {
     shard: Rc<Shard>,
     tag: Arc<str>,
-    settings: config::Tun,
+    /// The DNS address inside the tunnel.
+    dns: Cell<IpAddr>,
     stack: RefCell<Stack>,
     /// `None` once the inbound is stopped.
     device: RefCell<Option<Rc<Device>>>,
@@ -141,7 +182,7 @@ struct Inner {
     /// Wakes the driver: the timer must be set earlier, the device blocks, or it is another one.
     kick: Notify,
     /// When the driver's timer fires.
-    timer: Cell<Option<crate::time::Moment>>,
+    timer: Cell<Option<Moment>>,
     /// The stack's counters as they were last added to the instance's.
     counted: Cell<Counters>,
     failure: RefCell<Option<Error>>,
@@ -159,10 +200,7 @@ impl Inner {
         self.write(|stack, now, device| stack.transmit_flow(now, flow, device));
     }
 
-    fn write(
-        &self,
-        transmit: impl FnOnce(&mut Stack, crate::time::Moment, &mut &Device) -> Result<(), stack::Blocked>,
-    ) {
+    fn write(&self, transmit: impl FnOnce(&mut Stack, Moment, &mut &Device) -> Result<(), stack::Blocked>) {
         let Some(device) = self.device.borrow().clone() else { return };
         let mut stack = self.stack.borrow_mut();
         if !device.is_blocked() && transmit(&mut stack, self.shard.clock.now(), &mut &*device).is_err() {
@@ -182,7 +220,8 @@ impl Inner {
         let dropped = |c: &Counters| c.dropped_malformed + c.dropped_policy + c.dropped_memory;
         stats.tun_packets_in.fetch_add(new.packets_in.wrapping_sub(old.packets_in), Relaxed);
         stats.tun_packets_out.fetch_add(new.packets_out.wrapping_sub(old.packets_out), Relaxed);
-        stats.dropped.fetch_add(dropped(&new).wrapping_sub(dropped(&old)), Relaxed);
+        let refused = self.device.borrow().as_ref().map_or(0, |device| device.take_refused());
+        stats.dropped.fetch_add(dropped(&new).wrapping_sub(dropped(&old)) + refused, Relaxed);
     }
 
     /// Counts a packet or datagram that was dropped here.

@@ -5,7 +5,7 @@ use super::stream::TunStream;
 use crate::addr::{Network, Target};
 use crate::engine::dispatch;
 use crate::engine::outbound::{Answer, Outbound};
-use crate::tun::stack::{FlowId, Refusal, ip};
+use crate::tun::stack::{FlowId, Received, Refusal, ip};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -83,7 +83,7 @@ impl Slots {
 /// A SYN has come: chooses the outbound, and answers at once or after the outbound has been opened.
 pub(super) fn opening(inner: &Rc<Inner>, flow: FlowId, source: SocketAddr, destination: SocketAddr) {
     let refuse = |how| inner.stack.borrow_mut().refuse(flow, how);
-    let target = if destination.ip() == inner.settings.dns {
+    let target = if destination.ip() == inner.dns.get() {
         match inner.name_server().filter(|_| destination.port() == 53) {
             Some(server) => Target::from(server),
             None => return refuse(Refusal::Refused),
@@ -147,11 +147,13 @@ async fn open_first(inner: Rc<Inner>, flow: FlowId, info: dispatch::Flow, outbou
                 let mut slots = inner.slots.borrow_mut();
                 slots.wait(flow, cx);
                 match slots.slot(flow).stage {
-                    Stage::Established => Poll::Ready(()),
+                    Stage::Established => Poll::Ready(true),
+                    // The app may have gone while the outbound was being opened.
+                    _ if matches!(inner.stack.borrow_mut().recv(flow), Received::Reset) => Poll::Ready(false),
                     _ => Poll::Pending,
                 }
             });
-            if tokio::time::timeout(HANDSHAKE, complete).await.is_ok() {
+            if tokio::time::timeout(HANDSHAKE, complete).await == Ok(true) {
                 let shard = Rc::clone(&inner.shard);
                 dispatch::relay_stream(shard, info, outbound, Box::new(local), opened).await;
             }

@@ -1,4 +1,8 @@
-//! Doubles for tests: a carrier that a test scripts, and a shard without anything behind it.
+//! Doubles for tests: a carrier that a test scripts, a VMess server behind one, and a shard with nothing behind it.
+
+mod server;
+
+pub(crate) use server::{Server, request};
 
 use super::Carrier;
 use crate::config::{
