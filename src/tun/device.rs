@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
 
 /// The largest packet that is read, with room for the framing before it.
 pub(crate) const READ_BUFFER: usize = 65_535 + PREFIX_MAX;
@@ -32,6 +33,8 @@ pub(crate) struct Device {
     /// Why the last packet was not taken.
     blocked: Cell<Option<Obstacle>>,
     back_off: Cell<Duration>,
+    /// When a device that cannot tell is tried again. Kept here, because the wait may be cancelled and begun anew.
+    retry_at: Cell<Option<Instant>>,
     /// Why the device cannot be used any more.
     gone: RefCell<Option<Error>>,
     refused: Cell<u64>,
@@ -76,6 +79,7 @@ impl Device {
             is_socket,
             blocked: Cell::new(None),
             back_off: Cell::new(BACK_OFF.0),
+            retry_at: Cell::new(None),
             gone: RefCell::new(None),
             refused: Cell::new(0),
         })
@@ -91,9 +95,9 @@ impl Device {
         self.framing == Framing::VnetHdr
     }
 
-    /// How many packets the device has refused for good: they were dropped.
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.get()
+    /// How many packets the device has refused for good, and so were dropped, since the last call.
+    pub(crate) fn take_refused(&self) -> u64 {
+        self.refused.take()
     }
 
     /// Waits until there is something to read, then reads up to `limit` packets into `buffer` and gives each to `take`.
@@ -136,6 +140,7 @@ impl Device {
     }
 
     /// Waits until the device may take packets again, then lets `transmit` try; repeated until it is not blocked.
+    /// Cancelling the wait loses nothing.
     ///
     /// # Errors
     /// `TunGone` or `TunIo`: the device is of no use any more.
@@ -152,16 +157,25 @@ impl Device {
                 Some(Obstacle::Full) => {
                     let guard = self.fd.ready(Interest::WRITABLE).await;
                     let mut guard = guard.map_err(|error| gone(&error.to_string()))?;
-                    if transmit().is_err() && self.blocked.get() == Some(Obstacle::Full) {
-                        guard.clear_ready();
+                    match transmit() {
+                        // Perhaps there was nothing left to send.
+                        Ok(()) => self.blocked.set(None),
+                        Err(Blocked) if self.blocked.get() == Some(Obstacle::Full) => guard.clear_ready(),
+                        Err(Blocked) => {}
                     }
                 }
                 Some(Obstacle::Unable) => {
-                    let pause = self.back_off.get();
-                    self.back_off.set((pause * 2).min(BACK_OFF.1));
-                    tokio::time::sleep(pause).await;
-                    // Blocked or not is in `self.blocked`.
-                    let _ = transmit();
+                    let at = self.retry_at.get().unwrap_or_else(|| {
+                        let pause = self.back_off.get();
+                        self.back_off.set((pause * 2).min(BACK_OFF.1));
+                        Instant::now() + pause
+                    });
+                    self.retry_at.set(Some(at));
+                    tokio::time::sleep_until(at).await;
+                    self.retry_at.set(None);
+                    if transmit().is_ok() {
+                        self.blocked.set(None);
+                    }
                 }
             }
         }
@@ -334,6 +348,12 @@ mod tests {
                 }
             };
             tokio::join!(writer, reader);
+            assert!(!device.is_blocked());
+
+            // With nothing left to send the device is as good as free.
+            while (&device).send(b"more", &[&[0; 1000]], None).is_ok() {}
+            rustix::net::recv(&app, &mut [0; 2000][..], rustix::net::RecvFlags::DONTWAIT).expect("a packet");
+            assert_eq!(device.unblock(|| Ok(())).await, Ok(()));
             assert!(!device.is_blocked());
         });
     }

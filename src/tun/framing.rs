@@ -128,7 +128,7 @@ mod tests {
     fn each_framing_has_its_prefix() {
         let offload =
             Offload { transport_offset: 40, checksum_offset: 16, header_len: 60, segment_size: Some(1440) };
-        assert_eq!(Prefix::new(Framing::RawIp, &[0x45], None).as_slice(), []);
+        assert_eq!(Prefix::new(Framing::RawIp, &[0x45], None).as_slice(), [0u8; 0]);
         assert_eq!(Prefix::new(Framing::DarwinUtun, &[0x45], None).as_slice(), [0, 0, 0, 2]);
         assert_eq!(Prefix::new(Framing::DarwinUtun, &[0x60], None).as_slice(), [0, 0, 0, 30]);
         assert_eq!(Prefix::new(Framing::VnetHdr, &[0x45], None).as_slice(), [0; 10]);

@@ -268,7 +268,7 @@ class Host:
         def up():
             if self.process.poll() is not None:
                 raise LabError("the host ended: " + self.output()[-800:])
-            return "started" in self.output() and all(listening(p) for p in ports)
+            return "vmesskit: connect" in self.output() and all(listening(p) for p in ports)
 
         wait_for("the start of the host", up)
 

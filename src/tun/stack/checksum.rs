@@ -49,12 +49,6 @@ impl Checksum {
         self.odd ^= data.len() % 2 == 1;
     }
 
-    /// Adds one 16-bit number of the header. The bytes added before must be even in number.
-    pub(crate) fn add_u16(&mut self, word: u16) {
-        debug_assert!(!self.odd, "a word starts at an even offset");
-        self.sum += u64::from(word.to_be());
-    }
-
     /// The sum as it is, not complemented: what a checksum field holds that the device is to complete.
     pub(crate) const fn partial(self) -> u16 {
         u16::from_be(fold(self.sum))
@@ -88,14 +82,18 @@ fn sum_words(data: &[u8]) -> u64 {
             *lane += u64::from(u32::from_ne_bytes(*word));
         }
     }
-    let mut sum = lanes.iter().map(|lane| u64::from(fold(*lane))).sum::<u64>();
-    let (words, last) = rest.as_chunks::<2>();
+    // A lane takes less than 2^44 from 128 KiB of data: the lanes need no folding before they are added up.
+    let mut sum = lanes.iter().sum::<u64>();
+    let (words, rest) = rest.as_chunks::<4>();
     for word in words {
-        sum += u64::from(u16::from_ne_bytes(*word));
+        sum += u64::from(u32::from_ne_bytes(*word));
     }
-    if let [byte] = last {
-        sum += u64::from(u16::from_ne_bytes([*byte, 0]));
-    }
+    sum += match *rest {
+        [] => 0,
+        [a] => u64::from(u16::from_ne_bytes([a, 0])),
+        [a, b] => u64::from(u16::from_ne_bytes([a, b])),
+        [a, b, c, ..] => u64::from(u16::from_ne_bytes([a, b])) + u64::from(u16::from_ne_bytes([c, 0])),
+    };
     sum
 }
 
@@ -188,8 +186,5 @@ mod tests {
         assert!(check(&packet));
         packet[60] ^= 0x10;
         assert!(!check(&packet));
-        let mut sum = Checksum::new();
-        sum.add_u16(0x1234);
-        assert_eq!(sum.partial(), 0x1234);
     }
 }

@@ -154,7 +154,8 @@ impl Partial {
             return Err(Malformed::Header);
         }
         let range = info.offset..info.offset + payload.len();
-        let legal = !range.is_empty() && range.end <= MAX_PAYLOAD && (!info.more || payload.len() % 8 == 0);
+        let legal =
+            !range.is_empty() && range.end <= MAX_PAYLOAD && (!info.more || payload.len().is_multiple_of(8));
         let inside = self.total.is_none_or(|total| range.end < total || (range.end == total && !info.more));
         let covers = info.more || self.data.len() <= range.end;
         if !(legal && inside && covers) {

@@ -41,7 +41,7 @@ pub struct Stack {
 impl Stack {
     /// Makes a stack whose payload lives in `pool`. Sequence numbers and hashes depend on `seed`, which must be secret.
     pub fn new(config: Config, pool: Pool, seed: u64) -> Self {
-        let tcp = Tcp::new(pool, config.mtu, config.offload, config.max_flows, seed);
+        let tcp = Tcp::new(pool, config.mtu, config.offload, seed);
         let outbox = Outbox::new(config.mtu, (seed >> 32) as u32);
         Self {
             config,
@@ -192,13 +192,13 @@ impl Stack {
     }
 
     /// Tells the app at `source` with ICMP that its datagrams to `destination` are refused.
-    pub fn reject_udp(&mut self, source: SocketAddr, destination: SocketAddr, how: Refusal) {
-        self.outbox.reject(self.now, source, destination, how);
+    pub fn reject_udp(&mut self, now: Moment, source: SocketAddr, destination: SocketAddr, how: Refusal) {
+        self.outbox.reject(now, source, destination, how);
     }
 
     /// Tells the app at `source` with ICMP that its datagram to `destination` was larger than `mtu`.
-    pub fn reject_udp_too_big(&mut self, source: SocketAddr, destination: SocketAddr, mtu: u16) {
-        self.outbox.too_big(self.now, source, destination, mtu);
+    pub fn reject_udp_too_big(&mut self, now: Moment, source: SocketAddr, destination: SocketAddr, mtu: u16) {
+        self.outbox.too_big(now, source, destination, mtu);
     }
 
     /// What was counted.
@@ -213,6 +213,17 @@ impl Stack {
             tcp_flows: self.tcp.flows(),
             half_open: self.tcp.half_open(),
         }
+    }
+
+    /// Takes up another config, all but the number of flows; flows go on.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.set_mtu(config.mtu, config.offload);
+        self.config = config;
+    }
+
+    /// Sets whether echo requests are answered and UDP to port 443 is refused.
+    pub fn set_answers(&mut self, icmp_echo: bool, reject_udp443: bool) {
+        (self.config.icmp_echo, self.config.reject_udp443) = (icmp_echo, reject_udp443);
     }
 
     /// Takes up another device's MTU and offload; flows go on.

@@ -46,8 +46,6 @@ pub struct Config {
     pub device_addresses: Vec<IpAddr>,
     /// Whether the device cuts large segments and completes checksums (`IFF_VNET_HDR`).
     pub offload: bool,
-    /// The most TCP flows; a SYN above gets RST.
-    pub max_flows: usize,
 }
 
 impl Config {
@@ -60,7 +58,6 @@ impl Config {
             dns: None,
             device_addresses: Vec::new(),
             offload: false,
-            max_flows: 8192,
         }
     }
 }

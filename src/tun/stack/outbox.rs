@@ -48,16 +48,6 @@ impl Outbox {
         self.mtu = mtu;
     }
 
-    /// How many packets wait.
-    pub(crate) fn len(&self) -> usize {
-        self.queue.len()
-    }
-
-    /// Whether no packet waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// How many packets were dropped: at the bound, by the limit on ICMP, or because they cannot be built.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped
@@ -253,10 +243,10 @@ mod tests {
         for n in 0..2000u32 {
             outbox.datagram(remote, app, pool.copy(&n.to_be_bytes()).expect("room"));
         }
-        assert_eq!((outbox.len() as u64 + outbox.dropped(), outbox.len()), (2000, MAX_PACKETS));
+        assert_eq!((outbox.queue.len() as u64 + outbox.dropped(), outbox.queue.len()), (2000, MAX_PACKETS));
         let mut sink = Sink { packets: Vec::new(), room: 10 };
         assert_eq!(outbox.transmit(&mut sink), Err(Blocked));
-        assert_eq!((outbox.len(), outbox.sent()), (MAX_PACKETS - 10, 10));
+        assert_eq!((outbox.queue.len(), outbox.sent()), (MAX_PACKETS - 10, 10));
         sink.room = usize::MAX;
         outbox.transmit(&mut sink).expect("room");
         for (n, packet) in sink.packets.iter().enumerate() {

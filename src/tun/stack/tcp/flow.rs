@@ -213,8 +213,9 @@ impl Flow {
     /// Takes the next buffer that came in order; says whether a window update is to be sent.
     pub(crate) fn take(&mut self, env: &mut Env) -> (Option<Buffer>, bool) {
         let buffer = self.receiver.take(&mut env.spare_recv);
-        let update =
-            buffer.is_some() && self.phase == Phase::Open && self.receiver.wants_update(self.mss(env));
+        let update = buffer.is_some()
+            && self.phase == Phase::Open
+            && self.receiver.wants_update(self.mss(env), &env.pool);
         if update {
             self.acks = self.acks.max(1);
         }
@@ -336,8 +337,9 @@ impl Flow {
         if outcome.readable {
             self.acks = self.acks.max(1);
         } else if !starved {
-            // Out of order, or seen before: the peer counts these.
-            self.acks = (self.acks + 1).min(MAX_DUPLICATES);
+            // Out of order, or seen before: a peer without SACK counts the answers.
+            let most = if self.sender.sack { 1 } else { MAX_DUPLICATES };
+            self.acks = (self.acks + 1).min(most);
         }
         outcome.work |= self.acks > 0;
     }

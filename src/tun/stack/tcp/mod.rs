@@ -15,6 +15,7 @@ mod table;
 mod time_wait;
 mod timers;
 mod transmit;
+mod uploads;
 
 use super::ip::{Malformed, V4_HEADER, V6_HEADER};
 use super::{Blocked, Event, FlowId, PacketSink, Received};
@@ -31,7 +32,10 @@ use std::net::{IpAddr, SocketAddr};
 use table::{Index, Key, Owner, Slots};
 use time_wait::TimeWait;
 use timers::Timers;
+use uploads::Uploads;
 
+/// The most flows of all; a SYN above gets RST.
+const MAX_FLOWS: usize = 8192;
 /// The most flows whose handshake is not complete; the oldest goes first.
 const MAX_HALF_OPEN: usize = 1024;
 /// The most segments without a flow that wait for the device.
@@ -50,6 +54,7 @@ pub(crate) struct Env {
     /// Segments of which something was discarded for lack of memory.
     pub(crate) starved: u64,
     challenges: Limiter,
+    uploads: Uploads,
     spare_recv: Shelf<recv::Queue>,
     spare_send: Shelf<send::Queue>,
     replies: VecDeque<Reply>,
@@ -97,13 +102,12 @@ pub(crate) struct Tcp {
     /// Flows by the time of their SYN; those that are no longer half open are skipped.
     opened: VecDeque<FlowId>,
     half_open: usize,
-    max_flows: usize,
     seed: u64,
 }
 
 impl Tcp {
     /// Makes an empty table.
-    pub(crate) fn new(pool: Pool, mtu: usize, offload: bool, max_flows: usize, seed: u64) -> Self {
+    pub(crate) fn new(pool: Pool, mtu: usize, offload: bool, seed: u64) -> Self {
         let env = Env {
             pool,
             mtu,
@@ -112,6 +116,7 @@ impl Tcp {
             retransmits: 0,
             starved: 0,
             challenges: Limiter::new(),
+            uploads: Uploads::default(),
             spare_recv: Shelf::new(),
             spare_send: Shelf::new(),
             replies: VecDeque::new(),
@@ -125,7 +130,6 @@ impl Tcp {
             work: VecDeque::new(),
             opened: VecDeque::new(),
             half_open: 0,
-            max_flows,
             seed,
         }
     }
@@ -261,7 +265,9 @@ impl Tcp {
 
     /// Takes what has come.
     pub(crate) fn recv(&mut self, id: FlowId) -> Received {
-        let Some(flow) = self.slots.get_mut(id) else { return Received::Reset };
+        let Some(flow) = self.slots.get_mut(id).filter(|flow| !flow.released) else {
+            return Received::Reset;
+        };
         let (buffer, update) = flow.take(&mut self.env);
         let is_closed = flow.receiver.is_closed();
         if update {
@@ -289,7 +295,7 @@ impl Tcp {
 
     /// Queues FIN for the app.
     pub(crate) fn finish(&mut self, id: FlowId) {
-        if let Some(flow) = self.slots.get_mut(id) {
+        if let Some(flow) = self.owned(id) {
             flow.finish();
             self.list(id.slot);
         }
@@ -297,7 +303,7 @@ impl Tcp {
 
     /// Tears the flow down.
     pub(crate) fn abort(&mut self, id: FlowId) {
-        let Some(flow) = self.slots.get(id) else { return };
+        let Some(flow) = self.owned(id) else { return };
         let (key, seq, ack) = (flow.key, flow.sender.next, flow.receiver.next);
         match flow.phase {
             Phase::Opening => self.env.reset(key, Seq(0), Some(ack)),
@@ -309,7 +315,7 @@ impl Tcp {
 
     /// The owner forgets the flow; it closes by itself.
     pub(crate) fn release(&mut self, now: Moment, id: FlowId) {
-        let Some(flow) = self.slots.get_mut(id) else { return };
+        let Some(flow) = self.owned(id) else { return };
         match flow.phase {
             Phase::Opening | Phase::Handshake => self.abort(id),
             Phase::Closed => self.remove(id.slot, false, &mut VecDeque::new()),
@@ -323,7 +329,7 @@ impl Tcp {
 
     /// Whether everything sent, FIN included, is acknowledged; so it is for a flow that is gone.
     pub(crate) fn all_acked(&self, id: FlowId) -> bool {
-        self.slots.get(id).is_none_or(Flow::all_acked)
+        self.slots.get(id).is_none_or(|flow| flow.released || flow.all_acked())
     }
 
     /// Marks an event as handed out.
@@ -341,6 +347,11 @@ impl Tcp {
             }
             _ => {}
         }
+    }
+
+    /// The flow of an id, unless the owner has released it or it is gone.
+    fn owned(&mut self, id: FlowId) -> Option<&mut Flow> {
+        self.slots.get_mut(id).filter(|flow| !flow.released)
     }
 
     fn transmit_replies(&mut self, sink: &mut dyn PacketSink) -> Result<(), Blocked> {
@@ -478,7 +489,8 @@ impl Tcp {
         events: &mut VecDeque<Event>,
     ) {
         // New flows are refused before those that exist starve.
-        let exhausted = self.slots.len() >= self.max_flows || self.env.pool.share() < WORTHWHILE_ROOM;
+        let pool = &self.env.pool;
+        let exhausted = self.slots.len() >= MAX_FLOWS || pool.used() + pool.limit() / 16 > pool.limit();
         if exhausted || is_refused(key.remote()) {
             self.env.reset(key, Seq(0), Some(syn.seq + 1));
             return;

@@ -9,14 +9,21 @@ use crate::time::Moment;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The window of a flow that has not moved data yet. More memory is promised than there is: see [`Receiver::admits`].
+/// The window of a flow that has not moved data yet. More memory is promised than there is: see [`Lender`].
 pub(crate) const INITIAL_WINDOW: u32 = 65_535;
 /// The largest window: with the slack of its slabs it stays below what one stalled flow may hold, 1 MiB.
 pub(crate) const MAX_WINDOW: u32 = 768 * 1024;
-/// The largest window in full segments: the device's queue takes 500 packets, and drops what comes above.
+/// The largest window in full segments, for all flows that upload together: the device's queue takes 500 packets, and
+/// drops what comes above.
 const MAX_PACKETS: u32 = 400;
-/// Our window scale: 65,535 << 5 is the next above [`MAX_WINDOW`].
-pub(crate) const SCALE: u8 = 5;
+/// The most memory that is held: a stalled flow keeps no more from the others.
+const MAX_HELD: usize = 1 << 20;
+/// How much of a window may be due to rounding: one part in this.
+const ROUNDING: u32 = 32;
+/// The window that stays, however full the pool is.
+const LEAST_WINDOW: u32 = 4096;
+/// Our window scale: 65,535 << 4 is the next above [`MAX_WINDOW`].
+pub(crate) const SCALE: u8 = 4;
 /// A flow that has received this much gets buffers for full records.
 const MOVING: u32 = 64 * 1024;
 /// A flow that was idle for this long starts anew.
@@ -33,18 +40,27 @@ pub(crate) struct Receiver {
     pub(crate) next: Seq,
     /// The right edge of the window as it was advertised; it never goes back.
     edge: Seq,
+    /// The same without rounding.
+    granted: Seq,
     /// How much may be buffered at the moment.
     limit: u32,
     /// Bytes that the owner has taken since `limit` was last judged.
     taken: u32,
+    /// Bytes that the owner has taken and that were not stored since: what it is likely to take soon.
+    credit: u32,
     /// Bytes received since the flow was last idle, up to [`MOVING`].
     moved: u32,
-    /// When the last data came.
+    /// When the last data came, and [`Uploads`]' mark of it.
+    ///
+    /// [`Uploads`]: super::uploads::Uploads
     last: Moment,
+    epoch: u32,
     /// Where the app's FIN lies, once a segment with it was acceptable.
     fin: Option<Seq>,
     /// Whether the window scale option is in use.
     pub(crate) scaled: bool,
+    /// The owner has taken data before.
+    tried: bool,
     queue: Option<Box<Queue>>,
 }
 
@@ -88,12 +104,16 @@ impl Receiver {
         Self {
             next,
             edge: next + INITIAL_WINDOW,
+            granted: next + INITIAL_WINDOW,
             limit: INITIAL_WINDOW,
             taken: 0,
+            credit: 0,
             moved: 0,
             last: Moment::ZERO,
+            epoch: 0,
             fin: None,
             scaled: false,
+            tried: false,
             queue: None,
         }
     }
@@ -138,18 +158,20 @@ impl Receiver {
         if end.after(start) {
             let from = start.since(seq) as usize;
             let fresh = &data[from..from + end.since(start) as usize];
-            self.judge(now, mss, &env.pool);
+            self.judge(now, mss, env);
             let queue = self.queue.get_or_insert_with(|| env.spare_recv.take());
             let class = if self.moved >= MOVING { Class::Record } else { Class::Small };
+            let mut lender = Lender { pool: &env.pool, class, credit: self.credit, tried: self.tried };
             if start == self.next {
-                let n = queue.append(fresh, class, &env.pool);
+                let n = queue.append(fresh, &mut lender);
                 stored.starved = n < fresh.len();
                 stored.advanced = n > 0;
                 self.next = self.next + n as u32;
                 self.moved = self.moved.saturating_add(n as u32);
+                self.credit = self.credit.saturating_sub(n as u32);
                 self.next = queue.join(self.next);
             } else {
-                stored.starved = !queue.insert(start, fresh, class, &env.pool);
+                stored.starved = !queue.insert(start, fresh, &mut lender);
             }
             if queue.held == 0 {
                 self.give_back(&mut env.spare_recv);
@@ -169,6 +191,8 @@ impl Receiver {
         queue.bytes -= buffer.len() as u32;
         queue.held -= buffer.held();
         self.taken = self.taken.saturating_add(buffer.len() as u32);
+        self.credit = self.credit.saturating_add(buffer.len() as u32).min(MAX_WINDOW);
+        self.tried = true;
         if queue.held == 0 {
             self.give_back(spare);
         }
@@ -181,27 +205,34 @@ impl Receiver {
     }
 
     /// Moves the right edge as far as memory allows and returns the window field.
-    pub(crate) fn advertise(&mut self, on_syn: bool) -> u16 {
-        let room = self.limit.saturating_sub(self.buffered());
-        self.edge = self.edge.max(self.next + room);
+    pub(crate) fn advertise(&mut self, on_syn: bool, pool: &Pool) -> u16 {
+        let room = self.room(pool);
+        if room > 0 {
+            self.granted = self.granted.max(self.next + room);
+        }
+        self.edge = self.edge.max(self.granted);
         let window = self.window();
         if on_syn || !self.scaled {
             // On a SYN the field is not scaled, and the window is not larger yet.
             return window.min(u32::from(u16::MAX)) as u16;
         }
-        // Rounded up: rounded down, the edge would go back.
-        let field = window.div_ceil(1 << SCALE).min(u32::from(u16::MAX));
-        self.edge = self.edge.max(self.next + (field << SCALE));
-        field as u16
+        // Rounded up: rounded down, the edge would go back. But a peer that sends few bytes at a time could push an edge
+        // that is rounded up before itself for ever, so that has a bound; what was promised stays acceptable.
+        let up = self.next + (window.div_ceil(1 << SCALE) << SCALE);
+        if up.since(self.granted) <= self.limit / ROUNDING {
+            self.edge = self.edge.max(up);
+            (up.since(self.next) >> SCALE).min(u32::from(u16::MAX)) as u16
+        } else {
+            (window >> SCALE).min(u32::from(u16::MAX)) as u16
+        }
     }
 
     /// Whether taking data has opened the window far enough to say so on its own.
-    pub(crate) fn wants_update(&self, mss: u32) -> bool {
+    pub(crate) fn wants_update(&self, mss: u32, pool: &Pool) -> bool {
         if self.is_closed() {
             return false;
         }
-        let room = self.limit.saturating_sub(self.buffered());
-        let gain = (self.next + room).since(self.edge);
+        let gain = (self.next + self.room(pool)).since(self.edge);
         gain >= self.limit / 2 || (self.window() < mss && gain >= mss.min(self.limit / 2))
     }
 
@@ -222,18 +253,25 @@ impl Receiver {
         self.queue.as_ref().map_or(0, |queue| queue.bytes)
     }
 
-    /// Lends or takes back window: doubles it for a flow whose owner took half of it, within its share of the pool.
-    fn judge(&mut self, now: Moment, mss: u32, pool: &Pool) {
+    /// How much more may come, as far as the window and memory go.
+    fn room(&self, pool: &Pool) -> u32 {
+        let quota = u32::try_from(quota(pool, self.credit > 0)).unwrap_or(u32::MAX);
+        self.limit.min(quota.max(LEAST_WINDOW)).saturating_sub(self.buffered())
+    }
+
+    /// Lends or takes back window: doubles it for a flow whose owner took half of it.
+    fn judge(&mut self, now: Moment, mss: u32, env: &mut Env) {
         if now.since(self.last) >= IDLE {
             (self.moved, self.taken) = (0, 0);
             self.limit = INITIAL_WINDOW;
         }
         self.last = now;
+        env.uploads.note(now, &mut self.epoch);
+        let packets = MAX_PACKETS.saturating_mul(mss) / env.uploads.count();
+        let most = packets.clamp(INITIAL_WINDOW, if self.scaled { MAX_WINDOW } else { INITIAL_WINDOW });
+        self.limit = self.limit.min(most);
         if self.taken >= self.limit / 2 {
-            let packets = MAX_PACKETS.saturating_mul(mss).max(INITIAL_WINDOW);
-            let share = u32::try_from(pool.share()).unwrap_or(u32::MAX);
-            let most = if self.scaled { MAX_WINDOW } else { INITIAL_WINDOW };
-            self.limit = (self.limit * 2).min(packets).min(share).min(most).max(mss.min(INITIAL_WINDOW));
+            self.limit = (self.limit * 2).min(most);
             self.taken = 0;
         }
     }
@@ -247,13 +285,13 @@ impl Receiver {
 
 impl Queue {
     /// Appends in-order data and returns how much of it found memory.
-    fn append(&mut self, data: &[u8], class: Class, pool: &Pool) -> usize {
+    fn append(&mut self, data: &[u8], lender: &mut Lender<'_>) -> usize {
         let mut done = match self.ready.back_mut() {
             Some(last) => fill(last, data),
             None => 0,
         };
         while done < data.len() {
-            let Some(mut buffer) = admit(&mut self.held, class, pool) else { break };
+            let Some(mut buffer) = lender.lend(&mut self.held) else { break };
             done += fill(&mut buffer, &data[done..]);
             self.ready.push_back(buffer);
         }
@@ -286,7 +324,7 @@ impl Queue {
     }
 
     /// Keeps data that came out of order. False if some of it found no memory or no place.
-    fn insert(&mut self, start: Seq, data: &[u8], class: Class, pool: &Pool) -> bool {
+    fn insert(&mut self, start: Seq, data: &[u8], lender: &mut Lender<'_>) -> bool {
         let end = start + data.len() as u32;
         let mut at = start;
         while at.before(end) {
@@ -311,7 +349,7 @@ impl Queue {
             let run = &mut self.runs[place];
             let mut done = run.buffers.last_mut().map_or(0, |last| fill(last, piece));
             while done < piece.len() {
-                let Some(mut buffer) = admit(&mut self.held, class, pool) else { break };
+                let Some(mut buffer) = lender.lend(&mut self.held) else { break };
                 done += fill(&mut buffer, &piece[done..]);
                 run.buffers.push(buffer);
             }
@@ -347,13 +385,34 @@ fn fill(buffer: &mut Buffer, data: &[u8]) -> usize {
     buffer.append(&data[..data.len().min(room.saturating_sub(buffer.len()))])
 }
 
-/// Takes a buffer, if the flow may hold one more: the first one always, further ones within its share of the pool,
-/// so that the flows that are stalled leave memory to those that move.
-fn admit(held: &mut usize, class: Class, pool: &Pool) -> Option<Buffer> {
-    if *held > 0 && *held + class.slab_len() > pool.share() {
-        return None;
+/// Bytes that one flow may hold: a quarter of what is free. A flow whose owner takes nothing leaves a quarter of the pool
+/// to those whose owners do.
+fn quota(pool: &Pool, moves: bool) -> usize {
+    let free = pool.limit().saturating_sub(pool.used());
+    let usable = if moves { free } else { free.saturating_sub(pool.limit() / 4) };
+    (usable / 4).min(MAX_HELD)
+}
+
+/// Decides whether a flow gets one more buffer.
+struct Lender<'a> {
+    pool: &'a Pool,
+    class: Class,
+    credit: u32,
+    tried: bool,
+}
+
+impl Lender<'_> {
+    /// Lends a buffer within the flow's quota. The first one goes to everybody who has proven to move, whatever is left,
+    /// and to others while the last eighth of the pool is free.
+    fn lend(&mut self, held: &mut usize) -> Option<Buffer> {
+        let first =
+            *held == 0 && (self.tried || self.pool.used() + self.pool.limit() / 8 < self.pool.limit());
+        if !first && *held + self.class.slab_len() > quota(self.pool, self.credit > 0) {
+            return None;
+        }
+        let buffer = self.pool.take(self.class)?;
+        *held += buffer.held();
+        self.credit = self.credit.saturating_sub(buffer.held() as u32);
+        Some(buffer)
     }
-    let buffer = pool.take(class)?;
-    *held += buffer.held();
-    Some(buffer)
 }

@@ -102,6 +102,9 @@ struct Recovery {
     next: Seq,
     /// What lies before this and was not reported received is lost.
     lost: Seq,
+    /// What was new when the holes were last gone through: if that is reported and a hole is not, the hole's
+    /// retransmission is lost too.
+    since: Seq,
     /// Bytes that may still be retransmitted: after a timeout it grows with what is acknowledged.
     allowance: u32,
     /// Begun by a timeout.
@@ -159,7 +162,7 @@ impl Sender {
     pub(crate) fn open(&mut self, segment: &Segment<'_>) {
         let window = self.scaled(segment);
         (self.wl1, self.wl2, self.window, self.max_window) = (segment.seq, self.una, window, window);
-        (self.backoff, self.unanswered, self.deadline) = (0, 0, None);
+        (self.backoff, self.unanswered, self.deadline, self.probing) = (0, 0, None, false);
     }
 
     /// Bytes that are queued and not acknowledged.
@@ -270,10 +273,13 @@ impl Sender {
             let (una, next) = (self.una, self.next);
             // A FIN alone has no queue: it is planned anew from its state.
             if let Some(queue) = &mut self.queue {
-                // The receiver may have forgotten what it reported (RFC 2018 section 8).
-                queue.scoreboard.clear();
-                let recovery = Recovery { end: next, next: una, lost: next, allowance: mss, timeout: true };
-                queue.recovery = Some(recovery);
+                if self.unanswered > 1 {
+                    // The receiver may have forgotten what it reported (RFC 2018 section 8).
+                    queue.scoreboard.clear();
+                }
+                let (allowance, timeout) = (mss, true);
+                queue.recovery =
+                    Some(Recovery { end: next, next: una, lost: next, since: next, allowance, timeout });
             }
         }
         self.probing = true;
@@ -547,12 +553,16 @@ impl Queue {
         match &mut self.recovery {
             None if duplicates >= DUPLICATES || self.scoreboard.bytes() >= u32::from(DUPLICATES) * mss => {
                 let lost = reported.unwrap_or(una + mss).min(next);
-                let recovery = Recovery { end: next, next: una, lost, allowance: u32::MAX, timeout: false };
-                self.recovery = Some(recovery);
+                let (allowance, timeout) = (u32::MAX, false);
+                self.recovery =
+                    Some(Recovery { end: next, next: una, lost, since: next, allowance, timeout });
             }
             Some(recovery) if !recovery.timeout => {
                 if let Some(reported) = reported {
                     recovery.lost = recovery.lost.max(reported.min(recovery.end));
+                    if reported.since(recovery.since) >= u32::from(DUPLICATES) * mss {
+                        (recovery.next, recovery.since) = (una, next);
+                    }
                 }
             }
             _ => {}

@@ -288,9 +288,9 @@ mod tests {
         let (mut index, mut model) = (Index::default(), HashMap::new());
         for _ in 0..50_000 {
             let slot = entropy.below(300);
-            let owner = if slot % 3 == 0 { Owner::TimeWait(slot) } else { Owner::Flow(slot) };
+            let owner = if slot.is_multiple_of(3) { Owner::TimeWait(slot) } else { Owner::Flow(slot) };
             // Few hashes, so that runs of buckets overlap.
-            let hash = u64::from(slot % 37) * 0x0001_0000_0001;
+            let hash = u64::from(slot % 37) * ((1 << 32) | 1);
             match model.remove(&slot) {
                 Some(()) => index.remove(hash, owner),
                 None => {
@@ -299,8 +299,8 @@ mod tests {
                 }
             }
             let probe = entropy.below(300);
-            let owner = if probe % 3 == 0 { Owner::TimeWait(probe) } else { Owner::Flow(probe) };
-            let found = index.find(u64::from(probe % 37) * 0x0001_0000_0001, |found| found == owner);
+            let owner = if probe.is_multiple_of(3) { Owner::TimeWait(probe) } else { Owner::Flow(probe) };
+            let found = index.find(u64::from(probe % 37) * ((1 << 32) | 1), |found| found == owner);
             assert_eq!(found.is_some(), model.contains_key(&probe));
         }
         assert_eq!(index.len, model.len());
