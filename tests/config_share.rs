@@ -216,7 +216,7 @@ fn a_config_goes_through_a_link_unchanged() {
     let mut links: Vec<String> = carriers().into_iter().map(|(members, _, _)| link_with(members)).collect();
     links.push(link_with(json!({})));
     links.push(link_with(json!({ "ps": "", "scy": "zero", "aid": 3, "add": "::1", "port": 65535 })));
-    links.push(format!("vmess://short%20id@example.com:1?encryption=none#%E5%AE%B6"));
+    links.push("vmess://short%20id@example.com:1?encryption=none#%E5%AE%B6".to_owned());
     for link in links {
         let config = parse_share_link(&link).expect("a link");
         let again = to_share_link(&config).expect("a vmess outbound");

@@ -17,7 +17,8 @@ pub enum Severity {
 pub struct Diagnostic {
     /// How grave it is.
     pub severity: Severity,
-    /// The JSON path of the value: `outbounds[0].settings.vnext[0].port`. For text that is no JSON: `line 3, column 7`.
+    /// The JSON path of the value: `outbounds[0].settings.vnext[0].port`. For text that is no JSON: `line 3,
+    /// column 7`.
     pub path: String,
     /// What is wrong, for a person: one sentence.
     pub text: String,

@@ -3,6 +3,7 @@
 use super::diagnostic::Diagnostic;
 use super::model::{Inbound, InboundProtocol};
 use super::nearest::nearest;
+use super::shown::{offer, quote};
 use super::stream::{self, Side};
 use super::walk::{Node, Object};
 use super::{socks, tun};
@@ -71,7 +72,7 @@ fn read<'a>(node: &Node<'a>, default_port: Option<u16>) -> Option<Entry<'a>> {
     let name = protocol.as_ref().and_then(|node| node.text()).unwrap_or_default();
     let mut tag = object.text("tag");
     let known = PROTOCOLS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-    let mut protocol = match (protocol, known) {
+    let protocol = match (protocol, known) {
         (_, Some((_, Some(reader)))) => reader(&object, port(&object).or(default_port)),
         (Some(node), Some((name, None))) => {
             node.unsupported(&format!("the inbound protocol `{name}`"), "use a `tun` or a `socks` inbound");
@@ -79,8 +80,9 @@ fn read<'a>(node: &Node<'a>, default_port: Option<u16>) -> Option<Entry<'a>> {
         }
         (Some(node), None) if node.value().is_string() => {
             let near = nearest(name, PROTOCOLS.iter().map(|(name, _)| *name));
-            let hint = near.map_or_else(String::new, |name| format!("did you mean `{name}`?"));
-            node.error("unknown inbound protocol", |finding| finding.allowed(allowed.join(", ")).hint(hint));
+            node.error("unknown inbound protocol", |finding| {
+                finding.allowed(allowed.join(", ")).hint(offer(near))
+            });
             None
         }
         _ => None,
@@ -96,9 +98,7 @@ fn read<'a>(node: &Node<'a>, default_port: Option<u16>) -> Option<Entry<'a>> {
             }
         }
     } else if let Some(node) = object.get("streamSettings") {
-        if stream::read(&node, Side::Inbound).is_none() {
-            protocol = None;
-        }
+        stream::read(&node, Side::Inbound);
     }
     if let Some(node) = object.get("allocate").filter(|_| !is_tun) {
         check_allocate(&node);
@@ -178,9 +178,7 @@ fn check_unique(entries: &[Entry<'_>], top: &Object<'_>) {
         if !entry.tag.is_empty() && !tags.insert(&entry.tag) {
             let path = format!("{}.tag", entry.path);
             let text = "this tag is used by an inbound before";
-            top.report(
-                Diagnostic::error(path, text).found(format!("{:?}", entry.tag)).hint("give each its own tag"),
-            );
+            top.report(Diagnostic::error(path, text).found(quote(&entry.tag)).hint("give each its own tag"));
         }
         match entry.inbound.as_ref().map(|inbound| &inbound.protocol) {
             Some(InboundProtocol::Tun(_)) => {

@@ -2,6 +2,7 @@
 
 use super::diagnostic::Diagnostic;
 use super::findings::Findings;
+use super::shown::{join, quote};
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -35,8 +36,7 @@ pub(super) fn read(text: &str, findings: &Findings) -> Option<Value> {
     match serde_json::from_str(&plain) {
         Ok(value) => {
             for (path, key) in repeated_keys(&plain) {
-                let text =
-                    format!("the key `{}` is given more than once; the last one counts", shorten(&key, 40));
+                let text = format!("the key {} is given more than once; the last one counts", quote(&key));
                 findings.push(Diagnostic::warning(path, text).hint("remove all but one"));
             }
             Some(value)
@@ -54,52 +54,36 @@ pub(super) fn read(text: &str, findings: &Findings) -> Option<Value> {
 /// The byte offset of a `/*` that has no `*/`.
 fn blank_comments(text: &str) -> Result<String, usize> {
     let mut plain = String::with_capacity(text.len());
-    let mut chars = text.char_indices().peekable();
-    let mut quoted = false;
-    while let Some((at, c)) = chars.next() {
-        let next = chars.peek().map(|(_, next)| *next);
-        match c {
-            '\\' if quoted => {
-                plain.push(c);
-                plain.extend(chars.next().map(|(_, escaped)| escaped));
-            }
-            '"' => {
-                quoted = !quoted;
-                plain.push(c);
-            }
-            _ if quoted => plain.push(c),
-            '#' | '/' if c == '#' || next == Some('/') => {
-                plain.push(' ');
-                while let Some((_, skipped)) = chars.next_if(|(_, c)| *c != '\n') {
-                    blank(&mut plain, skipped);
-                }
-            }
-            '/' if next == Some('*') => {
-                plain.push_str("  ");
-                chars.next();
-                let mut star = false;
-                loop {
-                    let Some((_, skipped)) = chars.next() else { return Err(at) };
-                    blank(&mut plain, skipped);
-                    if star && skipped == '/' {
-                        break;
-                    }
-                    star = skipped == '*';
-                }
-            }
-            _ => plain.push(c),
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|b| matches!(b, b'"' | b'#' | b'/')) {
+        let (before, here) = rest.split_at(at);
+        plain.push_str(before);
+        // How long the string or the comment is that begins here, in bytes.
+        let (length, comment) = if let Some(inside) = here.strip_prefix('"') {
+            (here.len().min(string_end(inside) + 2), false)
+        } else if let Some(inside) = here.strip_prefix("/*") {
+            let end = inside.find("*/").ok_or(text.len() - here.len())?;
+            (end + 4, true)
+        } else if here.starts_with('#') || here.starts_with("//") {
+            (here.find('\n').unwrap_or(here.len()), true)
+        } else {
+            (1, false)
+        };
+        let (piece, after) = here.split_at(length);
+        if comment {
+            blank(&mut plain, piece);
+        } else {
+            plain.push_str(piece);
         }
+        rest = after;
     }
+    plain.push_str(rest);
     Ok(plain)
 }
 
-/// Puts blanks for a character: as many bytes as it has, so that the text keeps its length; line ends stay.
-fn blank(plain: &mut String, c: char) {
-    if matches!(c, '\n' | '\r') {
-        plain.push(c);
-    } else {
-        plain.extend(std::iter::repeat_n(' ', c.len_utf8()));
-    }
+/// Puts blanks for a comment: as many bytes as it has, so that the text keeps its length; line ends stay.
+fn blank(plain: &mut String, comment: &str) {
+    plain.extend(comment.bytes().map(|b| if matches!(b, b'\n' | b'\r') { char::from(b) } else { ' ' }));
 }
 
 /// A place in a text, for a person: lines and columns (characters, not bytes) from 1.
@@ -160,8 +144,8 @@ fn syntax_error(plain: &str, error: &serde_json::Error) -> Diagnostic {
     }
 }
 
-/// The byte offset of the character that serde_json means by `line` and `column` (both from 1, columns in bytes; the
-/// column 0 is the line end before).
+/// The byte offset of the character that serde_json means by `line` and `column` (both from 1, columns in
+/// bytes; the column 0 is the line end before).
 fn offset_of(text: &str, line: usize, column: usize) -> usize {
     let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
     let mut offset = (start + column.saturating_sub(1)).min(text.len());
@@ -231,26 +215,6 @@ fn string_end(rest: &str) -> usize {
         }
     }
     rest.len()
-}
-
-/// The path of the member `key` of the object at `path`.
-pub(super) fn join(path: &str, key: &str) -> String {
-    let plain = !key.is_empty()
-        && key.len() <= 64
-        && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-@".contains(&b));
-    match (plain, path.is_empty()) {
-        (true, true) => key.to_owned(),
-        (true, false) => format!("{path}.{key}"),
-        (false, _) => format!("{path}[{:?}]", shorten(key, 40)),
-    }
-}
-
-/// The text, or its first `most` characters and an ellipsis.
-pub(super) fn shorten(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Configs: V2Ray's JSON and share links in, resolved values and diagnostics out.
 //!
-//! [`parse`] reads a config text into a [`Config`]: plain values with every default applied and every reference checked.
-//! Nothing here opens, starts or asks anything.
+//! [`parse`] reads a config text into a [`Config`]: plain values with every default applied and every
+//! reference checked. Nothing here opens, starts or asks anything.
 //!
-//! How a text becomes values: [`json`] takes comments away and reports syntax, [`walk`] is the cursor that knows its
-//! path, [`top`] reads the sections, a file each, and [`findings`] gathers what is wrong. What V2Ray has and this
-//! version does not is an error wherever leaving it out would give the user something else, and a warning elsewhere.
+//! How a text becomes values: `json` takes comments away and reports syntax, `walk` is the cursor that knows
+//! its path, `top` reads the sections, a file each, and `findings` gathers what is wrong. What V2Ray has and
+//! this version does not is an error wherever leaving it out would give the user something else, and a
+//! warning elsewhere.
 
 mod diagnostic;
 mod dns;
@@ -18,6 +19,7 @@ mod outbound;
 mod policy;
 mod routing;
 mod share;
+mod shown;
 mod socks;
 mod stream;
 mod top;
@@ -69,8 +71,8 @@ pub fn validate_config(json: &str) -> Vec<Diagnostic> {
     parse(json).diagnostics
 }
 
-/// Writes a config with two blanks of indentation: comments are gone, the keys' order is kept. Only the syntax is
-/// checked.
+/// Writes a config with two blanks of indentation: comments are gone, the keys' order is kept. Only the
+/// syntax is checked.
 ///
 /// # Errors
 /// `ConfigInvalid` with line and column if the text is no JSON.

@@ -1,11 +1,11 @@
-//! Resolved values: what a config means, after defaults, with every reference checked. Values only, never running
-//! objects; the engine composes from them.
+//! Resolved values: what a config means, after defaults, with every reference checked. Values only, never
+//! running objects; the engine composes from them.
 
 use crate::addr::{Cidr, Host, Network, Target};
 use crate::vmess::{Id, Security};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +94,27 @@ pub struct Tun {
     pub icmp: Icmp,
     /// Whether UDP to port 443 is refused, so that browsers use TCP.
     pub reject_udp443: bool,
+}
+
+impl Default for Tun {
+    /// What a tun inbound means whose settings say nothing: everything goes through the tunnel.
+    fn default() -> Self {
+        let v4 = |a, b, c, d, prefix| Cidr { addr: Ipv4Addr::new(a, b, c, d).into(), prefix };
+        let v6 =
+            |first, last, prefix| Cidr { addr: Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, last).into(), prefix };
+        Self {
+            mtu: None,
+            addresses: vec![v4(172, 19, 0, 1, 30), v6(0xfd19, 1, 126)],
+            routes: vec![v4(0, 0, 0, 0, 0), v6(0, 0, 0)],
+            excluded_routes: Vec::new(),
+            dns: Ipv4Addr::new(172, 19, 0, 2).into(),
+            allow_apps: Vec::new(),
+            deny_apps: Vec::new(),
+            metered: None,
+            icmp: Icmp::Reply,
+            reject_udp443: false,
+        }
+    }
 }
 
 /// What happens to an ICMP echo request.
@@ -238,7 +259,8 @@ pub enum DomainPattern {
     Suffix(String),
     /// The name is the text (`full:`).
     Full(String),
-    /// The regular expression matches somewhere in the name (`regexp:`, `dotless:`); as written, known to compile.
+    /// The regular expression matches somewhere in the name (`regexp:`, `dotless:`); as written, known to
+    /// compile.
     Regexp(String),
 }
 
@@ -271,7 +293,8 @@ pub struct SystemStats {
     pub outbound_downlink: bool,
 }
 
-/// One level's policy. The defaults are V2Ray's, but for `uplink_only` and `downlink_only` on client inbounds.
+/// One level's policy. The defaults are V2Ray's, but for `uplink_only` and `downlink_only` on client
+/// inbounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Level {
     /// How long setting up a connection may take (60 s).

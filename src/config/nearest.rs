@@ -5,8 +5,8 @@ const LONGEST: usize = 48;
 
 /// Finds the name that is fewest edits away from `word`, without regard to case.
 ///
-/// An edit is a letter added, dropped, replaced or swapped with its neighbour. At most a third of the letters may be
-/// wrong (two in a word of four or five); `None` if no name is as near as that.
+/// An edit is a letter added, dropped, replaced or swapped with its neighbour. At most a third of the letters
+/// may be wrong (two in a word of four or five); `None` if no name is as near as that.
 pub(super) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     if word.is_empty() || word.len() > LONGEST {
         return None;

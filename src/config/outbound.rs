@@ -3,9 +3,10 @@
 use super::diagnostic::Diagnostic;
 use super::model::{DomainStrategy, Freedom, Outbound, OutboundProtocol};
 use super::nearest::nearest;
+use super::shown::{offer, quote};
 use super::stream::{self, Carrier, Side};
 use super::vmess;
-use super::walk::{Node, Object};
+use super::walk::{Node, Object, given};
 use crate::addr::Host;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -65,7 +66,7 @@ pub(super) fn read_all(top: &Object<'_>) -> Vec<Entry> {
         let entry = read(&object);
         if !entry.tag.is_empty() && !tags.insert(Arc::clone(&entry.tag)) {
             let finding = Diagnostic::error(object.path_of("tag"), "this tag is used by an outbound before");
-            top.report(finding.found(format!("{:?}", entry.tag)).hint("give each its own tag"));
+            top.report(finding.found(quote(&entry.tag)).hint("give each its own tag"));
         }
         entries.push(entry);
     }
@@ -115,8 +116,9 @@ fn read(object: &Object<'_>) -> Entry {
         }
         (Some(node), None) if node.value().is_string() => {
             let near = nearest(name, PROTOCOLS.iter().map(|(name, _)| *name));
-            let hint = near.map_or_else(String::new, |name| format!("did you mean `{name}`?"));
-            node.error("unknown outbound protocol", |finding| finding.allowed(allowed.join(", ")).hint(hint));
+            node.error("unknown outbound protocol", |finding| {
+                finding.allowed(allowed.join(", ")).hint(offer(near))
+            });
             None
         }
         _ => None,
@@ -143,7 +145,7 @@ fn check_common(object: &Object<'_>) {
         && let Some(tag) = settings.required("tag", "the tag of an outbound")
         && tag.text().is_some()
     {
-        node.unsupported("a chain of outbounds", "remove `proxySettings`");
+        tag.unsupported("a chain of outbounds", "remove `proxySettings`");
     }
     if let Some(node) = object.get("mux") {
         check_mux(&node);
@@ -187,21 +189,16 @@ fn freedom(outbound: &Object<'_>, _carrier: Carrier) -> Option<OutboundProtocol>
         ("", DomainStrategy::Any),
     ];
     let settings = outbound.section("settings", KEYS)?;
-    let strategy = match settings.get("domainStrategy") {
-        None => DomainStrategy::Any,
-        Some(node) => node.choice("domain strategy", STRATEGIES)?,
-    };
-    let redirect = match settings.get("redirect") {
-        None => None,
-        Some(node) if node.is_empty() => None,
-        Some(node) => Some(redirect(&node)?),
-    };
+    let strategy = settings.get("domainStrategy").map(|node| node.choice("domain strategy", STRATEGIES));
+    let redirect = settings.get("redirect").filter(|node| !node.is_empty()).map(|node| redirect(&node));
+    let level = settings.level("userLevel");
     if let Some(node) = settings.get("timeout")
         && node.number_u32().is_some_and(|seconds| seconds > 0)
     {
         node.no_effect("`policy` sets the timeouts");
     }
-    Some(OutboundProtocol::Freedom(Freedom { strategy, redirect, level: settings.level("userLevel") }))
+    let strategy = given(strategy)?.unwrap_or(DomainStrategy::Any);
+    Some(OutboundProtocol::Freedom(Freedom { strategy, redirect: given(redirect)?, level }))
 }
 
 /// Reads `HOST:PORT`, `[IPV6]:PORT` or `:PORT`.

@@ -5,6 +5,7 @@
 use super::diagnostic::Diagnostic;
 use super::model::{DomainPattern, Rule};
 use super::nearest::nearest;
+use super::shown::quote;
 use super::walk::{Node, Object};
 use crate::addr::{Cidr, Network};
 use std::sync::Arc;
@@ -152,13 +153,12 @@ fn outbound(rule: &Object<'_>, tags: &Tags) -> Option<usize> {
     if let Some(node) = balancer {
         node.no_effect("`outboundTag` counts");
     }
-    let text = node.text()?;
+    let text = node.text()?.trim();
     let index = tags.outbounds.iter().position(|tag| **tag == *text);
     if index.is_none() {
         let near = nearest(text, tags.outbounds.iter().map(|tag| &**tag));
-        let hint = near.map_or_else(String::new, |name| format!("did you mean {name:?}?"));
         let allowed = quoted(&tags.outbounds);
-        node.error("no outbound has this tag", |finding| finding.allowed(allowed).hint(hint));
+        node.error("no outbound has this tag", |finding| finding.allowed(allowed).hint(offer_tag(near)));
     }
     index
 }
@@ -263,13 +263,13 @@ fn network(text: &str, node: &Node<'_>) -> Option<Network> {
     network
 }
 
-/// Reads an inbound's tag; one that no inbound has is warned about. `tun` may be added when the tunnel is started.
+/// Reads an inbound's tag; one that no inbound has is warned about. `tun` may be added when the tunnel is
+/// started.
 fn inbound_tag(text: &str, node: &Node<'_>, tags: &Tags) -> Option<Arc<str>> {
     if text != "tun" && !tags.inbounds.iter().any(|tag| **tag == *text) {
         let near = nearest(text, tags.inbounds.iter().map(|tag| &**tag));
-        let hint = near.map_or_else(String::new, |name| format!("did you mean {name:?}?"));
         let allowed = quoted(&tags.inbounds);
-        node.warning("no inbound has this tag", |finding| finding.allowed(allowed).hint(hint));
+        node.warning("no inbound has this tag", |finding| finding.allowed(allowed).hint(offer_tag(near)));
     }
     Some(text.into())
 }
@@ -294,7 +294,7 @@ fn ports(node: &Node<'_>) -> Option<Vec<(u16, u16)>> {
                 return None;
             }
             _ => {
-                node.error(format!("{part:.20?} is no port and no range"), |finding| {
+                node.error(format!("{} is no port and no range", quote(part)), |finding| {
                     finding.allowed(ALLOWED)
                 });
                 return None;
@@ -308,6 +308,11 @@ fn ports(node: &Node<'_>) -> Option<Vec<(u16, u16)>> {
     Some(ports)
 }
 
+/// Offers the nearest tag, for the hint of a finding; empty if none is near.
+fn offer_tag(near: Option<&str>) -> String {
+    near.map_or_else(String::new, |tag| format!("did you mean {}?", quote(tag)))
+}
+
 /// The tags in quotes, for a person.
 fn quoted(tags: &[Arc<str>]) -> String {
     let named: Vec<String> =
@@ -315,7 +320,8 @@ fn quoted(tags: &[Arc<str>]) -> String {
     if named.is_empty() { "no tag: none is given".to_owned() } else { named.join(", ") }
 }
 
-/// Reports `sniffing` that is on, which this version does not do: rules by name would match less than they should.
+/// Reports `sniffing` that is on, which this version does not do: rules by name would match less than they
+/// should.
 pub(super) fn check_sniffing(sniffing: &Node<'_>, inbound_tag: &str, rules: &[Rule]) {
     let concerns = |rule: &&Rule| {
         let tagged =

@@ -1,7 +1,7 @@
 //! The settings of a SOCKS inbound.
 
 use super::model::{InboundProtocol, Socks};
-use super::walk::{Node, Object};
+use super::walk::{Node, Object, given};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const KEYS: &[&str] = &["auth", "accounts", "udp", "ip", "timeout", "userLevel"];
@@ -19,17 +19,17 @@ pub(super) fn read(inbound: &Object<'_>, port: Option<u16>) -> Option<InboundPro
         node.warning("the system picks a free port", |finding| finding.hint("write a number above 0"));
     }
     let settings = inbound.section("settings", KEYS)?;
-    let accounts = accounts(&settings)?;
-    let ip = match settings.get("ip") {
-        None => None,
-        Some(node) if node.is_empty() => None,
-        Some(node) => Some(read_ip(&node, "the address announced for UDP")?),
-    };
+    let udp = settings.flag("udp", false);
+    let level = settings.level("userLevel");
+    let ip = settings.get("ip").filter(|node| !node.is_empty());
+    let ip = ip.map(|node| read_ip(&node, "the address announced for UDP"));
     if let Some(node) = settings.get("timeout")
         && node.number_u32().is_some_and(|seconds| seconds > 0)
     {
         node.no_effect("`policy` sets the timeouts");
     }
+    let accounts = accounts(&settings)?;
+    let ip = given(ip)?;
     let listen = SocketAddr::new(listen?, port?);
     if !listen.ip().is_loopback() && accounts.is_empty() {
         let text =
@@ -37,8 +37,7 @@ pub(super) fn read(inbound: &Object<'_>, port: Option<u16>) -> Option<InboundPro
         let finding = super::Diagnostic::warning(inbound.path_of("listen"), text);
         inbound.report(finding.hint("set `listen` to 127.0.0.1, or `auth` to `password` with `accounts`"));
     }
-    let udp = settings.flag("udp", false);
-    Some(InboundProtocol::Socks(Socks { listen, accounts, udp, ip, level: settings.level("userLevel") }))
+    Some(InboundProtocol::Socks(Socks { listen, accounts, udp, ip, level }))
 }
 
 /// The address to listen on; V2Ray's default is every address.

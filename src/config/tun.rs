@@ -2,7 +2,7 @@
 
 use super::diagnostic::Diagnostic;
 use super::model::{Icmp, InboundProtocol, Tun};
-use super::walk::{Node, Object};
+use super::walk::{Node, Object, given};
 use crate::addr::Cidr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,62 +12,50 @@ const KEYS: &[&str] =
 /// The smallest MTU that IPv6 allows, and the largest IP packet.
 const MTU: (u64, u64) = (1280, 65535);
 
-const DEFAULT_ADDRESSES: [&str; 2] = ["172.19.0.1/30", "fd19::1/126"];
-const DEFAULT_ROUTES: [&str; 2] = ["0.0.0.0/0", "::/0"];
-const DEFAULT_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 19, 0, 2));
-
 /// Reads a `tun` inbound; it has no port.
 pub(super) fn read(inbound: &Object<'_>, _port: Option<u16>) -> Option<InboundProtocol> {
     let settings = inbound.section("settings", KEYS)?;
+    let default = Tun::default();
     let mtu = settings.get("mtu").map(|node| node.number(MTU.0, MTU.1));
-    let addresses = addresses(&settings);
-    let routes = networks(&settings, "routes", &DEFAULT_ROUTES);
-    let excluded_routes = networks(&settings, "excludedRoutes", &[]);
+    let addresses = addresses(&settings, default.addresses);
+    let routes = networks(&settings, "routes", default.routes);
+    let excluded_routes = networks(&settings, "excludedRoutes", default.excluded_routes);
     if let Some(node) = settings.get("routes").filter(Node::is_empty) {
         node.warning("nothing is routed into the tunnel", |finding| {
             finding.hint("remove the key to route all")
         });
     }
     let dns = match (&addresses, &routes, &excluded_routes) {
-        (Some(addresses), Some(routes), Some(excluded)) => dns(&settings, addresses, routes, excluded),
+        (Some(addresses), Some(routes), Some(excluded)) => {
+            dns(&settings, default.dns, addresses, routes, excluded)
+        }
         _ => None,
     };
-    let (allow_apps, deny_apps) = apps(&settings)?;
-    let icmp = match settings.get("icmp") {
-        None => Icmp::Reply,
-        Some(node) => node.choice("answer to pings", &[("reply", Icmp::Reply), ("drop", Icmp::Drop)])?,
-    };
-    let reject_udp443 = match settings.get("udp443") {
-        None => false,
-        Some(node) => node.choice("policy", &[("allow", false), ("reject", true)])?,
-    };
+    let apps = apps(&settings);
+    let icmp = [("reply", Icmp::Reply), ("drop", Icmp::Drop)];
+    let icmp = settings.get("icmp").map(|node| node.choice("answer to pings", &icmp));
+    let udp443 = [("allow", false), ("reject", true)];
+    let udp443 = settings.get("udp443").map(|node| node.choice("policy", &udp443));
     let metered = settings.get("metered").map(|node| node.flag());
+    let (allow_apps, deny_apps) = apps?;
     Some(InboundProtocol::Tun(Tun {
-        mtu: flipped(mtu)?.and_then(|mtu| u32::try_from(mtu).ok()),
+        mtu: given(mtu)?.and_then(|mtu| u32::try_from(mtu).ok()),
         addresses: addresses?,
         routes: routes?,
         excluded_routes: excluded_routes?,
         dns: dns?,
         allow_apps,
         deny_apps,
-        metered: flipped(metered)?,
-        icmp,
-        reject_udp443,
+        metered: given(metered)?,
+        icmp: given(icmp)?.unwrap_or(default.icmp),
+        reject_udp443: given(udp443)?.unwrap_or(default.reject_udp443),
     }))
 }
 
-/// A member that may be absent, or be wrong: `None` if it is wrong.
-fn flipped<T>(member: Option<Option<T>>) -> Option<Option<T>> {
-    match member {
-        None => Some(None),
-        Some(read) => read.map(Some),
-    }
-}
-
 /// The device's own addresses. `None` after an error.
-fn addresses(settings: &Object<'_>) -> Option<Vec<Cidr>> {
+fn addresses(settings: &Object<'_>, default: Vec<Cidr>) -> Option<Vec<Cidr>> {
     const ALLOWED: &str = "addresses with prefix lengths, such as \"172.19.0.1/30\"";
-    let Some(node) = settings.get("addresses") else { return Some(parsed(&DEFAULT_ADDRESSES)) };
+    let Some(node) = settings.get("addresses") else { return Some(default) };
     let texts = node.texts()?;
     if texts.is_empty() {
         node.error("the device needs an address", |finding| finding.allowed(ALLOWED));
@@ -91,9 +79,10 @@ fn addresses(settings: &Object<'_>) -> Option<Vec<Cidr>> {
     (addresses.len() == count).then_some(addresses)
 }
 
-/// The networks of `key`. Host bits are cleared, since Android refuses routes that have some. `None` after an error.
-fn networks(settings: &Object<'_>, key: &str, default: &[&str]) -> Option<Vec<Cidr>> {
-    let Some(node) = settings.get(key) else { return Some(parsed(default)) };
+/// The networks of `key`. Host bits are cleared, since Android refuses routes that have some. `None` after an
+/// error.
+fn networks(settings: &Object<'_>, key: &str, default: Vec<Cidr>) -> Option<Vec<Cidr>> {
+    let Some(node) = settings.get(key) else { return Some(default) };
     let texts = node.texts()?;
     let count = texts.len();
     let mut networks = Vec::with_capacity(count);
@@ -115,12 +104,18 @@ fn networks(settings: &Object<'_>, key: &str, default: &[&str]) -> Option<Vec<Ci
 }
 
 /// The DNS address inside the tunnel, which must reach us and be nobody else's. `None` after an error.
-fn dns(settings: &Object<'_>, addresses: &[Cidr], routes: &[Cidr], excluded: &[Cidr]) -> Option<IpAddr> {
+fn dns(
+    settings: &Object<'_>,
+    default: IpAddr,
+    addresses: &[Cidr],
+    routes: &[Cidr],
+    excluded: &[Cidr],
+) -> Option<IpAddr> {
     const ALLOWED: &str =
         "an IP address inside the tunnel that is not the device's own, such as \"172.19.0.2\"";
     let given = settings.get("dns");
     let dns = match &given {
-        None => DEFAULT_DNS,
+        None => default,
         Some(node) => match node.text()?.trim().parse() {
             Ok(dns) => dns,
             Err(_) => {
@@ -180,11 +175,6 @@ fn apps(settings: &Object<'_>) -> Option<(Vec<String>, Vec<String>)> {
         whole = false;
     }
     whole.then_some((allow, deny))
-}
-
-/// Reads texts of our own.
-fn parsed(texts: &[&str]) -> Vec<Cidr> {
-    texts.iter().filter_map(|text| Cidr::parse(text)).collect()
 }
 
 /// Whether a host can have this address.

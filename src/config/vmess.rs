@@ -23,7 +23,8 @@ const NO_TERMINATION_SIGNAL: &str = "NoTerminationSignal";
 /// Reads a `vmess` outbound.
 pub(super) fn read(outbound: &Object<'_>, carrier: Carrier) -> Option<OutboundProtocol> {
     let settings = outbound.section("settings", &["vnext"])?;
-    let vnext = settings.required("vnext", "a list of servers: { \"address\", \"port\", \"users\" }")?;
+    let vnext = settings
+        .required("vnext", "a list of servers: [{ \"address\": ..., \"port\": ..., \"users\": [...] }]")?;
     let entries = vnext.entries()?;
     if entries.is_empty() {
         vnext.error("there is no server", |finding| finding.allowed("at least one entry"));

@@ -1,12 +1,13 @@
 //! A cursor over a JSON value that knows its path and writes its findings down.
 //!
-//! Readers ask a [`Node`] for what they expect. If it is something else, the node adds the finding and answers `None`;
-//! the reader goes on, so that one pass finds everything. Whoever gets `None` need not report again.
+//! Readers ask a [`Node`] for what they expect. If it is something else, the node adds the finding and
+//! answers `None`; the reader goes on, so that one pass finds everything. Whoever gets `None` need not report
+//! again.
 
 use super::diagnostic::Diagnostic;
 use super::findings::Findings;
-use super::json::{join, shorten};
 use super::nearest::nearest;
+use super::shown::{holds_id, join, offer, quote};
 use serde_json::Value;
 
 /// The path of the whole text.
@@ -50,7 +51,8 @@ impl<'a> Node<'a> {
         self.findings.push(complete(Diagnostic::warning(self.path(), text).found(self.shown())));
     }
 
-    /// Adds the error that V2Ray has this and we do not, and that the user would get something else without it.
+    /// Adds the error that V2Ray has this and we do not, and that the user would get something else without
+    /// it.
     pub(super) fn unsupported(&self, what: &str, hint: &str) {
         self.error(format!("{what} is not supported by this version"), |finding| finding.hint(hint));
     }
@@ -95,10 +97,10 @@ impl<'a> Node<'a> {
             Value::Bool(_) | Value::Number(_) if self.secret => "a value that is not shown".to_owned(),
             Value::Bool(flag) => flag.to_string(),
             Value::Number(number) => number.to_string(),
-            Value::String(text) if self.secret || holds_id(text) => {
+            Value::String(text) if self.secret => {
                 format!("a text of {} characters, not shown", text.chars().count())
             }
-            Value::String(text) => format!("{:?}", shorten(text, 60)),
+            Value::String(text) => quote(text),
             Value::Array(entries) => format!("a list of {}", entries.len()),
             Value::Object(_) => "an object".to_owned(),
         }
@@ -125,8 +127,8 @@ impl<'a> Node<'a> {
                 }
             } else if !value.is_null() {
                 let near = if self.findings.is_full() { None } else { nearest(key, known.iter().copied()) };
-                let hint = near.map_or_else(String::new, |name| format!("did you mean `{name}`?"));
-                self.findings.push(Diagnostic::warning(node.path(), "unknown key, ignored").hint(hint));
+                self.findings
+                    .push(Diagnostic::warning(node.path(), "unknown key, ignored").hint(offer(near)));
             }
         }
         fields.retain(|(_, node)| !node.value.is_null());
@@ -227,8 +229,9 @@ impl<'a> Node<'a> {
             let names: Vec<&str> =
                 table.iter().map(|(name, _)| *name).filter(|name| !name.is_empty()).collect();
             let near = nearest(text.trim(), names.iter().copied());
-            let hint = near.map_or_else(String::new, |name| format!("did you mean `{name}`?"));
-            self.error(format!("unknown {what}"), |finding| finding.allowed(names.join(", ")).hint(hint));
+            self.error(format!("unknown {what}"), |finding| {
+                finding.allowed(names.join(", ")).hint(offer(near))
+            });
         }
         found.map(|(_, meaning)| *meaning)
     }
@@ -334,18 +337,12 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Whether a text holds what looks like an id: 32 hexadecimal digits in a row, dashes aside.
-fn holds_id(text: &str) -> bool {
-    let mut digits = 0;
-    for byte in text.bytes() {
-        match byte {
-            _ if byte.is_ascii_hexdigit() => digits += 1,
-            b'-' => {}
-            _ => digits = 0,
-        }
-        if digits >= 32 {
-            return true;
-        }
+/// What a member that may be absent came to: `None` if it is there and wrong.
+///
+/// Readers read every member before the first of them gives up, so that all findings are made.
+pub(super) fn given<T>(member: Option<Option<T>>) -> Option<Option<T>> {
+    match member {
+        None => Some(None),
+        Some(read) => read.map(Some),
     }
-    false
 }

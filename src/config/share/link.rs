@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A server, a user and a carrier. Texts are as the link gives them, without blanks around; an empty one was not given.
+/// A server, a user and a carrier. Texts are as the link gives them, without blanks around; an empty one was
+/// not given.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(super) struct Link {
     /// The name for people.
@@ -97,7 +98,8 @@ pub(super) fn commas(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-/// Takes `ed=N` and `eh=NAME` out of a WebSocket path's query: the path, and how much early data in which header.
+/// Takes `ed=N` and `eh=NAME` out of a WebSocket path's query: the path, and how much early data in which
+/// header.
 ///
 /// Without `eh` the header is the one that Xray uses.
 pub(super) fn split_early_data(path: &str) -> (String, Option<(u32, String)>) {

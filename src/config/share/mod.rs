@@ -1,9 +1,9 @@
 //! Share links: `vmess://...` to a config and back.
 //!
-//! Two forms are read: v2rayN's base64 of a JSON object ([`v2rayn`]) and the URI form ([`uri`]). Both become a
-//! [`link::Link`], which [`outbound`] turns into a VMess outbound and back. Reading is lenient, since every writer of links
-//! has habits of its own; what a link asks for and this version does not serve goes into the config all the same,
-//! where [`validate_config`](super::validate_config) names it.
+//! Two forms are read: v2rayN's base64 of a JSON object (`v2rayn`) and the URI form (`uri`). Both become a
+//! `Link`, which `outbound` turns into a VMess outbound and back. Reading is lenient, since every writer of
+//! links has habits of its own; what a link asks for and this version does not serve goes into the config all
+//! the same, where [`validate_config`](super::validate_config) names it.
 
 mod link;
 mod outbound;
@@ -79,10 +79,12 @@ impl From<ShareError> for Error {
     }
 }
 
-/// Makes a complete config of a link: a `tun` inbound, a SOCKS inbound on 127.0.0.1:1080, and the VMess outbound.
+/// Makes a complete config of a link: a `tun` inbound, a SOCKS inbound on 127.0.0.1:1080, and the VMess
+/// outbound.
 ///
-/// The link's remark becomes the outbound's tag; without one the tag is `proxy`. A security that no client knows is read
-/// as `auto`, as every reader of links does. The config may ask for more than this version serves.
+/// The link's remark becomes the outbound's tag; without one the tag is `proxy`. A security that no client
+/// knows is read as `auto`, as every reader of links does. The config may ask for more than this version
+/// serves.
 ///
 /// # Errors
 /// `ConfigInvalid`, made from a [`ShareError`].
@@ -105,9 +107,11 @@ pub fn parse_share_link(uri: &str) -> Result<String, Error> {
     Ok(format!("{config:#}\n"))
 }
 
-/// Writes the first VMess outbound of a config as a link in v2rayN's form; of several servers and users the first.
+/// Writes the first VMess outbound of a config as a link in v2rayN's form; of several servers and users the
+/// first.
 ///
-/// The outbound's tag becomes the remark. The config's syntax is checked and what the link needs, nothing else.
+/// The outbound's tag becomes the remark. The config's syntax is checked and what the link needs, nothing
+/// else.
 ///
 /// # Errors
 /// `ConfigInvalid`: the text is no JSON, or has no VMess outbound with a server and a user.

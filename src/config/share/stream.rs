@@ -141,7 +141,8 @@ fn carrier(network: &Network) -> (&str, &'static str, Option<Value>) {
     }
 }
 
-/// Makes `tlsSettings` or `realitySettings`. Without a name of its own, TLS is asked for the host that HTTP is.
+/// Makes `tlsSettings` or `realitySettings`. Without a name of its own, TLS is asked for the host that HTTP
+/// is.
 fn tls(link: &Link) -> Value {
     let Tls { sni, alpn, fingerprint, allow_insecure, verify_name, pinned, reality } = &link.tls;
     let mut settings = Map::new();

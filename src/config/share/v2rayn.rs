@@ -103,7 +103,8 @@ impl Fields<'_> {
         texts.find(|text| !text.is_empty()).unwrap_or_default()
     }
 
-    /// A number of 16 bits; `443`, `"443"`, `443.0` alike. `None` if absent, an error if it is something else.
+    /// A number of 16 bits; `443`, `"443"`, `443.0` alike. `None` if absent, an error if it is something
+    /// else.
     fn number(&self, keys: &[&str]) -> Result<Option<u16>, ()> {
         let text = self.text(keys);
         if text.is_empty() {

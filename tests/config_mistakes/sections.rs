@@ -1,0 +1,143 @@
+//! Mistakes in the syntax and in the small sections.
+
+use super::check;
+use vmesskit::config::Severity::{Error, Warning};
+
+#[test]
+fn syntax() {
+    check(
+        "*",
+        "",
+        &[
+            ("", Error, "line 1, column 1", "the text is empty"),
+            ("  // nothing\n", Error, "line 1, column 1", "the text is empty"),
+            ("{\n  \"log\": {},\n}", Error, "line 2, column 12", "a trailing comma"),
+            (
+                "{\"outbounds\": [{\"protocol\": \"freedom\"},\n /* c */ ]}",
+                Error,
+                "line 1, column 39",
+                "a trailing comma",
+            ),
+            (r#"{"a": 1"#, Error, "line 1, column 8", "ends too early"),
+            (r#"{"a": "b"#, Error, "line 1, column 9", "ends too early"),
+            ("{} {}", Error, "line 1, column 4", "no valid JSON"),
+            ("{'a': 1}", Error, "line 1, column 2", "double quotes"),
+            ("{a: 1}", Error, "line 1, column 2", "found a"),
+            ("{\n\"ä\": 1e999}", Error, "line 2, column 10", "number out of range"),
+            ("{}\n/* open", Error, "line 2, column 1", "never closed"),
+            ("[]", Error, "(top level)", "an object"),
+            ("3", Error, "(top level)", "an object"),
+        ],
+    );
+}
+
+#[test]
+fn sections() {
+    check(
+        r#"{"outbounds": [{"protocol": "freedom", "tag": "out"}], *}"#,
+        "",
+        &[
+            (r#""outbond": {}"#, Warning, "outbond", "did you mean `outbound`?"),
+            (r#""zebra": 1"#, Warning, "zebra", "unknown key, ignored"),
+            (r#""a b": 1"#, Warning, r#"["a b"]"#, "unknown key"),
+            (r#""log": {}, "log": {}"#, Warning, "log", "given more than once"),
+            (r#""log": 1"#, Error, "log", "wrong type; found 1; allowed: an object"),
+            (r#""log": {"loglevel": 3}"#, Error, "log.loglevel", "wrong type; found 3; allowed: a text"),
+            (
+                r#""log": {"loglevel": "chatty"}"#,
+                Warning,
+                "log.loglevel",
+                "allowed: debug, info, warning, error, none",
+            ),
+            (r#""log": {"logLevel": "info"}"#, Warning, "log.logLevel", "the key is written `loglevel`"),
+            (r#""log": {"access": "/var/log/x"}"#, Warning, "log.access", "a log file is not supported"),
+            (r#""log": {"levl": "info"}"#, Warning, "log.levl", "unknown key"),
+            (r#""inbounds": {}"#, Error, "inbounds", "allowed: a list"),
+            (r#""inbounds": [1]"#, Error, "inbounds[0]", "an object"),
+            (
+                r#""api": {"tag": "api", "services": ["StatsService"]}"#,
+                Error,
+                "api.services",
+                "not supported by this version",
+            ),
+            (r#""api": {"tag": "api"}"#, Warning, "api", "no effect"),
+            (
+                r#""reverse": {"bridges": [{"tag": "b"}]}"#,
+                Error,
+                "reverse.bridges",
+                "not supported by this version",
+            ),
+            (r#""observatory": {"a": 1}"#, Warning, "observatory", "not supported by this version"),
+            (r#""stats": {"a": 1}"#, Warning, "stats.a", "unknown key"),
+            (
+                r#""transport": {"tcpSettings": {"header": {"type": "http"}}}"#,
+                Error,
+                "transport.tcpSettings.header.type",
+                "not supported",
+            ),
+            (r#""port": "1"  "#, Error, "port", "wrong type"),
+            (
+                r#""vmesskit": {"memoryLimit": 1000}"#,
+                Error,
+                "vmesskit.memoryLimit",
+                "out of range; found 1000; allowed: a whole number, 4194304",
+            ),
+            (r#""vmesskit": {"memoryLimit": "64M"}"#, Error, "vmesskit.memoryLimit", "wrong type"),
+            (r#""vmesskit": {"noneChunked": 1}"#, Error, "vmesskit.noneChunked", "allowed: true or false"),
+            (
+                r#""vmesskit": {"memorylimits": 1}"#,
+                Warning,
+                "vmesskit.memorylimits",
+                "did you mean `memoryLimit`?",
+            ),
+            (
+                r#""vmesskit": {"sntp": {"server": "x"}}"#,
+                Warning,
+                "vmesskit.sntp",
+                "not supported by this version",
+            ),
+            (
+                r#""vmesskit": {"connectionsPerUser": 3}"#,
+                Warning,
+                "vmesskit.connectionsPerUser",
+                "for servers",
+            ),
+            (
+                r#""vmesskit": {"allowCfb": true}"#,
+                Warning,
+                "vmesskit.allowCfb",
+                "not supported by this version",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn policy() {
+    check(
+        r#"{"outbounds": [{"protocol": "freedom", "tag": "out"}], "policy": {*}}"#,
+        "policy.",
+        &[
+            (r#""levels": {"one": {}}"#, Error, "levels.one", "a level is named by its number"),
+            (r#""levels": {"-1": {}}"#, Error, "levels.-1", "a level is named by its number"),
+            (r#""levels": {"4294967296": {}}"#, Error, "levels.4294967296", "0 to 4294967295"),
+            (r#""levels": {"0": {"connIdle": -1}}"#, Error, "levels.0.connIdle", "out of range; found -1"),
+            (r#""levels": {"0": {"handshake": 1.5}}"#, Error, "levels.0.handshake", "not a whole number"),
+            (r#""levels": {"0": {"handshake": 0}}"#, Warning, "levels.0.handshake", "at once"),
+            (r#""levels": {"0": {"bufferSize": 4}}"#, Warning, "levels.0.bufferSize", "memoryLimit"),
+            (
+                r#""levels": {"0": {"statsUserUplink": true}}"#,
+                Warning,
+                "levels.0.statsUserUplink",
+                "not supported",
+            ),
+            (r#""system": {"statsInboundUplink": true}"#, Warning, "system.statsInboundUplink", "stats: {}"),
+            (
+                r#""system": {"statsInboundUplink": "yes"}"#,
+                Error,
+                "system.statsInboundUplink",
+                "true or false",
+            ),
+        ],
+    );
+}
