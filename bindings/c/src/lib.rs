@@ -9,6 +9,7 @@
 //! - Every function runs inside [`guard`]: a panic becomes `VMK_INTERNAL` or the function's neutral answer.
 
 #![allow(non_camel_case_types, reason = "the names are the C names")]
+#![allow(clippy::missing_safety_doc, reason = "what a caller must keep to is in the header, for C programs")]
 
 pub mod codes;
 pub mod config;
