@@ -80,7 +80,10 @@ fn a_flapping_network_is_taken_up_once_and_its_absence_is_a_state() {
         tunnel.network_changed(Some(network(id)));
     }
     eventually("the network", || match tunnel.next_event().wait(Some(LONG)) {
-        Some(Some(Event::NetworkChanged(taken))) => Some(assert_eq!(taken, network(20))),
+        Some(Some(Event::NetworkChanged(taken))) => {
+            assert_eq!(taken, network(20));
+            Some(())
+        }
         Some(Some(Event::State(state))) => {
             assert_ne!(state, State::NoNetwork, "it was gone for less than the time that changes gather in");
             None

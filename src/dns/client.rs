@@ -17,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 const DNS_PORT: u16 = 53;
 /// How many names are looked up at a time, each with a socket or two.
@@ -34,9 +35,15 @@ pub(crate) struct Resolver {
 #[derive(Default)]
 struct State {
     cache: Cache,
-    lookups: HashMap<Arc<str>, watch::Receiver<Option<Outcome>>>,
+    lookups: HashMap<Arc<str>, Lookup>,
     /// Counts networks: what was asked on an older one is not remembered.
     network: u64,
+}
+
+/// A lookup under way.
+struct Lookup {
+    outcome: watch::Receiver<Option<Outcome>>,
+    task: AbortHandle,
 }
 
 impl Resolver {
@@ -53,25 +60,35 @@ impl Resolver {
         if let Some(known) = self.state.borrow().cache.get(shard.clock.now(), &name) {
             return if known.is_empty() { Err(absent()) } else { Ok(known.to_vec()) };
         }
-        let mut outcome = self.join(shard, name)?;
-        let ended = || Error::new(ErrorKind::Stopped, "the tunnel ended during a lookup");
-        let outcome = outcome.wait_for(Option::is_some).await.map_err(|_| ended())?.clone();
-        outcome.ok_or_else(ended)?.map(|addresses| addresses.to_vec())
+        loop {
+            let network = self.state.borrow().network;
+            let mut outcome = self.join(shard, &name)?;
+            let outcome = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+            match outcome {
+                Some(outcome) => return outcome.map(|addresses| addresses.to_vec()),
+                // The lookup was cut off by a change of the network: the new one is asked.
+                None if self.state.borrow().network != network => {}
+                None => return Err(Error::new(ErrorKind::Stopped, "the tunnel ended during a lookup")),
+            }
+        }
     }
 
-    /// Forgets everything, because the network below is another one. Lookups under way end, unremembered.
+    /// Forgets everything, because the network below is another one. Lookups under way start anew on it.
     pub(crate) fn clear(&self) {
-        let mut state = self.state.borrow_mut();
-        state.cache.clear();
-        state.lookups.clear();
-        state.network += 1;
+        let lookups = {
+            let mut state = self.state.borrow_mut();
+            state.cache.clear();
+            state.network += 1;
+            std::mem::take(&mut state.lookups)
+        };
+        lookups.values().for_each(|lookup| lookup.task.abort());
     }
 
     /// Joins the lookup of a name, or starts one. It is a task of its own: those who wait may come and go.
-    fn join(&self, shard: &Rc<Shard>, name: String) -> Result<watch::Receiver<Option<Outcome>>, Error> {
+    fn join(&self, shard: &Rc<Shard>, name: &str) -> Result<watch::Receiver<Option<Outcome>>, Error> {
         let mut state = self.state.borrow_mut();
-        if let Some(under_way) = state.lookups.get(name.as_str()) {
-            return Ok(under_way.clone());
+        if let Some(under_way) = state.lookups.get(name) {
+            return Ok(under_way.outcome.clone());
         }
         if state.lookups.len() >= MAX_LOOKUPS {
             return Err(Error::new(
@@ -81,12 +98,11 @@ impl Resolver {
         }
         let name: Arc<str> = name.into();
         let (sender, receiver) = watch::channel(None);
-        state.lookups.insert(Arc::clone(&name), receiver.clone());
         let network = state.network;
-        let task = Rc::clone(shard);
-        shard.spawn(async move {
-            let result = resolve(&task, &name).await;
-            task.resolver.settle(&task, network, name, &result);
+        let (task, asked) = (Rc::clone(shard), Arc::clone(&name));
+        let task = shard.spawn(async move {
+            let result = resolve(&task, &asked).await;
+            task.resolver.settle(&task, network, asked, &result);
             let outcome = match result {
                 Ok((addresses, _)) if addresses.is_empty() => Err(absent()),
                 Ok((addresses, _)) => Ok(addresses.into()),
@@ -95,6 +111,7 @@ impl Resolver {
             // Nobody may be waiting any more.
             sender.send_replace(Some(outcome));
         });
+        state.lookups.insert(name, Lookup { outcome: receiver.clone(), task: task.abort_handle() });
         Ok(receiver)
     }
 
@@ -194,6 +211,7 @@ mod tests {
     use super::super::exchange::tests::{Act, server as scripted, shard};
     use super::*;
     use crate::error::Stage;
+    use std::time::{Duration, Instant};
     use tokio::task::{LocalSet, spawn_local};
 
     fn run(test: impl Future<Output = ()>) {
@@ -253,18 +271,22 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_network_said_is_not_remembered() {
+    fn a_lookup_moves_to_the_new_network() {
         run(async {
-            let (shard, count) = network(Act::Late(20, 1)).await;
+            let (shard, count) = network(Act::Silent).await;
+            let (live, _) = scripted(Act::Answer(1, 60)).await;
             let early = spawn_local({
                 let shard = Rc::clone(&shard);
                 async move { lookup(&shard, "server.example").await }
             });
-            tokio::task::yield_now().await;
+            while count.get() < 2 {
+                tokio::task::yield_now().await;
+            }
+            let start = Instant::now();
+            shard.resolver.port.set(live.port());
             shard.resolver.clear();
-            assert!(early.await.expect("it ran").is_ok(), "who asked gets an answer");
-            assert!(lookup(&shard, "server.example").await.is_ok());
-            assert_eq!(count.get(), 4);
+            assert_eq!(early.await.expect("it ran").expect("found").len(), 2);
+            assert!(start.elapsed() < Duration::from_millis(900), "not after the old server's time");
         });
     }
 

@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn many_networks_agree_with_the_plain_definition() {
         let mut entropy = SeededEntropy::new(11);
-        let mut v4 = |bits: u32| IpAddr::from(Ipv4Addr::from(bits));
+        let v4 = |bits: u32| IpAddr::from(Ipv4Addr::from(bits));
         let networks: Vec<_> = (0..2000)
             .map(|_| Cidr { addr: v4(entropy.next_u32()), prefix: 8 + entropy.below(25) as u8 })
             .collect();
