@@ -24,6 +24,11 @@ USER = "b831381d-6324-4d53-ad4f-8cda48b30811"
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HOST = os.path.join(ROOT, "target", "host", "vmesskit")
 TICKS = os.sysconf("SC_CLK_TCK")
+PROCESSES = []
+FOLDERS = []
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_NEW_NET, _NEW_USER = 0x40000000, 0x10000000  # CLONE_NEWNET, CLONE_NEWUSER of unshare(2)
 
 
 class LabError(Exception):
@@ -31,44 +36,48 @@ class LabError(Exception):
 
 
 def enter():
-    """Restarts this script in a network namespace of its own, unless it already is in one."""
-    outside = os.readlink("/proc/self/ns/net")
-    if os.environ.get("VMK_LAB", outside) != outside:
-        return world()
-    flags = "-n" if os.geteuid() == 0 else "-Urn"
-    if not shutil.which("unshare"):
-        raise LabError("`unshare` is missing: install the package util-linux")
-    probe = subprocess.run(["unshare", flags, "true"], capture_output=True, text=True)
-    if probe.returncode != 0:
-        raise LabError(f"cannot make a network namespace ({probe.stderr.strip()}): run as root")
-    os.environ["VMK_LAB"] = outside
-    child = subprocess.Popen(["unshare", flags, "--kill-child", "--fork", sys.executable, *sys.argv])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the child as well
-    signal.signal(signal.SIGTERM, lambda n, _frame: subprocess.run(["pkill", "-TERM", "-P", str(child.pid)]))
-    sys.exit(child.wait())
-
-
-def world():
-    """Sets up the world's addresses."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    """Moves this script into a network namespace of its own, as root of a user namespace where it is not root."""
+    for number in SIGNALS:
+        signal.signal(number, _leave)
+    user, group = os.geteuid(), os.getegid()
+    try:
+        if user != 0 or not _unshare(_NEW_NET):
+            if not _unshare(_NEW_NET | _NEW_USER):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+                with open(f"/proc/self/{name}", "w") as f:
+                    f.write(text)
+    except OSError as error:
+        raise LabError(f"cannot make a network namespace ({error.strerror}): run as root, or allow user namespaces") from None
     run("ip", "link", "set", "lo", "up")
     run("ip", "addr", "add", f"{WORLD4}/32", "dev", "lo")
     subprocess.run(["ip", "addr", "add", f"{WORLD6}/128", "dev", "lo", "nodad"], capture_output=True)
 
 
+def _unshare(flags):
+    """Leaves the namespaces that `flags` name for new ones, and tells whether that went well."""
+    return _LIBC.unshare(flags) == 0
+
+
+def _leave(number, _frame):
+    """Ends the script on the first signal that asks for it; what follows must not disturb the cleaning up."""
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
 def run(*argv, **kwargs):
     """Runs a command to its end and returns its output; raises a `LabError` with its words when it fails."""
-    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, **kwargs)
+    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, preexec_fn=_die_with_parent, **kwargs)
     if done.returncode != 0:
         raise LabError(f"`{' '.join(map(str, argv))}` failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
 
 
-PROCESSES = []
-
-
 def _die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    _LIBC.prctl(1, signal.SIGKILL)
 
 
 def spawn(argv, log=None, **kwargs):
@@ -96,11 +105,20 @@ def end(child, number=signal.SIGTERM, timeout=10):
     return child.returncode
 
 
-@atexit.register
 def end_all():
     """Ends every process that this script started."""
     for child in reversed(list(PROCESSES)):
         end(child, timeout=3)
+
+
+@atexit.register
+def _clean_up():
+    """Leaves nothing behind: first the processes, then the folders that they write to."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    end_all()
+    for path in FOLDERS:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def wait_for(what, probe, timeout=10.0):
@@ -159,7 +177,7 @@ class Scratch:
 
     def __init__(self):
         self.path = tempfile.mkdtemp(prefix="vmesskit-lab-")
-        atexit.register(shutil.rmtree, self.path, ignore_errors=True)
+        FOLDERS.append(self.path)
 
     def file(self, name):
         return os.path.join(self.path, name)
