@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -41,6 +42,8 @@ for size in (1, 512, 1200, 1900):
     assert s.recv(4096) == data, size
 print("ok")
 """
+# Takes back the line that is being rewritten; a log has no such lines.
+CLEAR = "\r\033[K" if sys.stdout.isatty() else ""
 
 
 class Demo:
@@ -92,7 +95,7 @@ class Demo:
         try:
             amount, note = job()
             verdict = "OK"
-        except (lab.LabError, AssertionError, ValueError, KeyError) as error:
+        except (lab.LabError, OSError, AssertionError, ValueError, KeyError, TypeError) as error:
             amount, note, verdict = 0, str(error)[:200], "FAILED"
             self.failed += 1
         finally:
@@ -102,17 +105,27 @@ class Demo:
         rate = f"{amount * 8 / seconds / 1e9:.2f} Gbit/s" if amount else ""
         per_gb = f"{cpu / amount * 1e9:.2f}" if amount else ""
         self.rows.append((name, verdict, rate, per_gb, note))
-        print(f"\r\033[K  {verdict:6} {name:28} {rate:14} {note}", flush=True)
+        print(f"{CLEAR}  {verdict:6} {name:28} {rate:14} {note}", flush=True)
 
     def watch(self, name, done):
         """Shows what the host says of itself, once a second."""
         while not done.wait(1.0):
-            lines = [line for line in self.host.output().splitlines() if line.startswith("stats:")]
-            text = lines[-1] if lines else "..."
-            if sys.stdout.isatty():
-                print(f"\r\033[K  ...    {name}: {text[:110]}", end="", flush=True)
+            text = f"  ...    {name}: {(self.progress() or ['...'])[-1]}"
+            if CLEAR:
+                print(CLEAR + text[: shutil.get_terminal_size().columns - 1], end="", flush=True)
             else:
-                print(f"  ...    {name}: {text}", flush=True)
+                print(text, flush=True)
+
+    def progress(self):
+        """The progress lines of the host so far."""
+        return [line[7:] for line in self.host.output().splitlines() if line.startswith("stats: ")]
+
+    def connections(self):
+        """What the host's next progress line says of the connections that it has carried."""
+        seen = len(self.progress())
+        lab.wait_for("a progress line of the host", lambda: len(self.progress()) > seen, 3)
+        tcp, udp, failed = re.search(r"tcp \d+ of (\d+), udp \d+ of (\d+), .*failed dials (\d+)", self.progress()[-1]).groups()
+        return f"{tcp} TCP, {udp} UDP; failed dials to the server: {failed}"
 
     def curl(self, *args):
         return self.app.run("curl", "-sS", "--max-time", "60", *args)
@@ -151,7 +164,7 @@ class Demo:
     def ping(self):
         text = self.app.run("ping", "-c", "3", "-i", "0.2", "-W", "2", lab.WORLD4)
         assert " 0% packet loss" in text, text
-        return 0, re.search(r"= [^ ]+ ms", text)[0] if re.search(r"= [^ ]+ ms", text) else ""
+        return 0, "{} ms on average".format(re.search(r"= [\d.]+/([\d.]+)/", text)[1])
 
     def run(self):
         v4, v6 = lab.WORLD4, f"[{lab.WORLD6}]"
@@ -168,12 +181,17 @@ class Demo:
 
     def table(self):
         """Prints the closing table and the verdict; returns the exit status."""
+        try:
+            connections = self.connections()
+        except lab.LabError as error:
+            connections, self.failed = str(error), self.failed + 1
         resident, peak = lab.memory_mib(self.host.pid), lab.memory_mib(self.host.pid, "VmHWM")
         status = self.host.stop()
         print(f"\n  {'step':28} {'result':7} {'throughput':14} {'CPU s/GB':9} note")
         for name, verdict, rate, per_gb, note in self.rows:
             print(f"  {name:28} {verdict:7} {rate:14} {per_gb:9} {note}")
-        print(f"\n  host: resident {resident:.1f} MiB, peak {peak:.1f} MiB; stopped by SIGTERM with status {status}")
+        print(f"\n  resident memory: {resident:.1f} MiB, peak {peak:.1f} MiB\n  connections:     {connections}")
+        print(f"  stopped:         by SIGTERM, with status {status}")
         if status != 0:
             self.failed += 1
         if self.failed:
@@ -196,11 +214,11 @@ def main():
         print(f"tun device vmk0, MTU {args.mtu} -> our stack -> VMess ({args.security}) -> V2Ray -> the servers\n")
         demo.run()
         return demo.table()
-    except lab.LabError as error:
-        print(f"demo: {error}", file=sys.stderr)
+    except (lab.LabError, OSError) as error:
+        print(f"{CLEAR}FAILED: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ndemo: interrupted; everything is cleaned up", file=sys.stderr)
+        print(f"{CLEAR}demo: interrupted; cleaning up", file=sys.stderr)
         return 130
 
 

@@ -143,10 +143,10 @@ static double rate(uint64_t before, uint64_t now, double seconds)
 void print_stats(const vmk_stats *before, const vmk_stats *now, double seconds)
 {
     fprintf(stderr,
-            "stats: up %.1f Mbit/s, down %.1f Mbit/s, total %.1f / %.1f MB, tcp %" PRIu64 ", udp %" PRIu64
-            ", dropped %" PRIu64 ", failed dials %" PRIu64 ", buffers %.1f MiB, memory %.1f MiB\n",
+            "stats: up %.1f Mbit/s, down %.1f Mbit/s, total %.1f / %.1f MB, tcp %" PRIu64 " of %" PRIu64
+            ", udp %" PRIu64 " of %" PRIu64 ", dropped %" PRIu64 ", failed dials %" PRIu64 ", buffers %.1f MiB, memory %.1f MiB\n",
             rate(before->uplink_bytes, now->uplink_bytes, seconds),
             rate(before->downlink_bytes, now->downlink_bytes, seconds), (double)now->uplink_bytes / 1e6,
-            (double)now->downlink_bytes / 1e6, now->tcp_open, now->udp_open, now->dropped, now->dial_failures,
-            (double)now->buffer_bytes / 1048576.0, (double)now->footprint_bytes / 1048576.0);
+            (double)now->downlink_bytes / 1e6, now->tcp_open, now->tcp_total, now->udp_open, now->udp_total,
+            now->dropped, now->dial_failures, (double)now->buffer_bytes / 1048576.0, (double)now->footprint_bytes / 1048576.0);
 }

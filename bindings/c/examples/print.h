@@ -16,7 +16,10 @@ void print_diagnostics(const vmk_diagnostics *findings, FILE *to);
 /* Prints an event to standard error. */
 void print_event(const vmk_event *event);
 
-/* Prints a progress line to standard error; `seconds` have passed between `before` and `now`. */
+/*
+ * Prints a progress line to standard error; `seconds` have passed between `before` and `now`. Connections are those open
+ * now, of all so far.
+ */
 void print_stats(const vmk_stats *before, const vmk_stats *now, double seconds);
 
 #endif
