@@ -21,7 +21,8 @@ static char *read_all(FILE *file, const char *path)
         room *= 2;
         char *larger = room <= MOST_BYTES ? realloc(text, room) : NULL;
         if (larger == NULL) {
-            fprintf(stderr, "vmesskit: %s: too large\n", path);
+            fprintf(stderr, "vmesskit: %s: %s\n", path,
+                    room > MOST_BYTES ? "larger than 64 MiB, so no config" : strerror(ENOMEM));
             free(text);
             return NULL;
         }

@@ -164,7 +164,7 @@ static vmk_tunnel *make_tunnel(const char *json, const struct arguments *argumen
         made = vmk_tunnel_new(json, options, NULL, &tunnel, &error);
     }
     if (made != VMK_OK) {
-        print_error("the config", error);
+        print_error(made == VMK_CONFIG_INVALID ? "the config" : "making the tunnel", error);
         *result = made == VMK_CONFIG_INVALID ? EXIT_CONFIG : EXIT_FAILED;
     }
     vmk_error_free(error);
@@ -172,10 +172,8 @@ static vmk_tunnel *make_tunnel(const char *json, const struct arguments *argumen
     return tunnel;
 }
 
-static int run(const char *json, const struct arguments *arguments)
+static int run(const char *json, const sigset_t *signals, const struct arguments *arguments)
 {
-    sigset_t signals;
-    hold_signals(&signals);
     int result = EXIT_FAILED;
     vmk_tunnel *tunnel = make_tunnel(json, arguments, &result);
     if (tunnel == NULL) {
@@ -192,7 +190,7 @@ static int run(const char *json, const struct arguments *arguments)
         tun.mtu = device.mtu;
         tun.framing = arguments->vnet ? VMK_FRAMING_VNET_HDR : VMK_FRAMING_RAW_IP;
     }
-    result = run_tunnel(tunnel, arguments->tun != NULL ? &tun : NULL, &signals, arguments);
+    result = run_tunnel(tunnel, arguments->tun != NULL ? &tun : NULL, signals, arguments);
     vmk_tunnel_free(tunnel);
     return result;
 }
@@ -236,12 +234,16 @@ int main(int argc, char **argv)
     if (json == NULL) {
         return EXIT_CONFIG;
     }
+    sigset_t signals;
+    if (!arguments.test) {
+        hold_signals(&signals);
+    }
     int errors = check(json, arguments.test ? stdout : stderr);
     int result = errors == 0 ? EXIT_FINE : EXIT_CONFIG;
     if (errors == 0 && arguments.test) {
         puts("Configuration OK.");
     } else if (errors == 0) {
-        result = run(json, &arguments);
+        result = run(json, &signals, &arguments);
     }
     free(json);
     return result;

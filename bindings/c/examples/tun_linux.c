@@ -20,7 +20,8 @@ static bool complain(const char *name, const char *step)
     int error = errno;
     const char *hint = "";
     if (error == EPERM || error == EACCES) {
-        hint = "; it takes root or CAP_NET_ADMIN";
+        hint = error == EACCES ? "; run as root, or let root run chmod 666 /dev/net/tun"
+                               : "; it takes root or CAP_NET_ADMIN";
     } else if (error == ENOENT) {
         hint = "; is the tun driver there?";
     } else if (error == EBUSY) {
@@ -30,6 +31,18 @@ static bool complain(const char *name, const char *step)
     }
     fprintf(stderr, "vmesskit: tun %s: %s: %s%s\n", name, step, strerror(error), hint);
     return false;
+}
+
+/* Says why the kernel would not take this name, or returns NULL. */
+static const char *name_fault(const char *name)
+{
+    if (strlen(name) >= IFNAMSIZ) {
+        return "a device's name has at most 15 letters";
+    }
+    if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strpbrk(name, "/:% \t\n\v\f\r") != NULL) {
+        return "a device's name has no blank, slash, colon or percent sign";
+    }
+    return NULL;
 }
 
 static bool set_offloads(int fd, const char *name)
@@ -66,12 +79,13 @@ static bool read_mtu(const struct ifreq *request, const char *name, uint32_t *ou
 
 bool tun_open(const char *name, bool vnet, struct tun_device *out)
 {
-    struct ifreq request;
-    memset(&request, 0, sizeof request);
-    if (strlen(name) >= sizeof request.ifr_name) {
-        fprintf(stderr, "vmesskit: tun %s: a device's name has at most %d letters\n", name, IFNAMSIZ - 1);
+    const char *fault = name_fault(name);
+    if (fault != NULL) {
+        fprintf(stderr, "vmesskit: tun %s: %s\n", name, fault);
         return false;
     }
+    struct ifreq request;
+    memset(&request, 0, sizeof request);
     strcpy(request.ifr_name, name);
     request.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | (vnet ? IFF_VNET_HDR : 0));
 
