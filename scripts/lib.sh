@@ -14,6 +14,19 @@ die() {
     exit 1
 }
 
+# attended COMMAND...: runs it in a process group of its own, which ends when this script is told to.
+attended() {
+    local status=0
+    set -m
+    "$@" </dev/null &
+    attended=$!
+    set +m
+    trap 'kill -TERM -- "-$attended" 2>/dev/null; wait "$attended" || true; exit 130' INT TERM HUP
+    wait "$attended" || status=$?
+    trap - INT TERM HUP
+    return "$status"
+}
+
 # need PROGRAM=PACKAGE...: installs the Debian packages of the programs that are missing, as root; else says
 # which. What every script needs, Rust and a C compiler, is looked at first.
 need() {
