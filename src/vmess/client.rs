@@ -205,6 +205,16 @@ impl Downlink {
         self.answered() && self.opener.at_boundary()
     }
 
+    /// Whether the terminating chunk has come: see [`Opener::is_terminated`].
+    pub const fn is_terminated(&self) -> bool {
+        self.opener.is_terminated()
+    }
+
+    /// Whether payload has come without a terminating chunk: see [`Opener::lacks_terminator`].
+    pub const fn lacks_terminator(&self) -> bool {
+        self.opener.lacks_terminator()
+    }
+
     /// Judges the end of the carrier.
     ///
     /// # Errors

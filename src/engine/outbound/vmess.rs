@@ -38,6 +38,8 @@ pub(super) struct Vmess {
 struct Server {
     addresses: ServerAddresses,
     users: Vec<User>,
+    /// Whether it has ever ended a TCP stream with a terminating chunk.
+    terminates: Rc<Cell<bool>>,
 }
 
 struct User {
@@ -93,6 +95,7 @@ impl Vmess {
             shard: Rc::clone(shard),
             outbound: Arc::clone(&self.tag),
             security: user.security,
+            terminates: Rc::clone(&server.terminates),
         });
         Ok(Dialled { carrier: TcpCarrier::new(stream), connection, witness, level: level(shard, user.level) })
     }
@@ -126,7 +129,7 @@ impl Vmess {
 impl Server {
     fn new(server: &config::VmessServer, hardware_aes: bool) -> Self {
         let users = server.users.iter().map(|user| User::new(user, hardware_aes)).collect();
-        Self { addresses: ServerAddresses::new(server.target.clone()), users }
+        Self { addresses: ServerAddresses::new(server.target.clone()), users, terminates: Rc::default() }
     }
 
     /// How long setting a connection up may take: the shortest `handshake` of its users, 10 s at most.
@@ -232,6 +235,7 @@ struct Watch {
     shard: Rc<Shard>,
     outbound: Arc<str>,
     security: Security,
+    terminates: Rc<Cell<bool>>,
 }
 
 impl Witness for Watch {
@@ -241,5 +245,13 @@ impl Witness for Watch {
 
     fn rejected(&self) {
         self.shard.health.rejected(&self.outbound, self.security);
+    }
+
+    fn terminated(&self) {
+        self.terminates.set(true);
+    }
+
+    fn terminates(&self) -> bool {
+        self.terminates.get()
     }
 }

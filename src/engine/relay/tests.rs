@@ -44,6 +44,10 @@ struct Nobody;
 impl Witness for Nobody {
     fn answered(&self) {}
     fn rejected(&self) {}
+    fn terminated(&self) {}
+    fn terminates(&self) -> bool {
+        false
+    }
 }
 
 type Shared = Rc<RefCell<Script>>;

@@ -52,6 +52,16 @@ impl Opening {
         self.downlink.answered()
     }
 
+    /// Whether the terminating chunk has come.
+    pub(super) const fn is_terminated(&self) -> bool {
+        self.downlink.is_terminated()
+    }
+
+    /// Whether payload has come without one.
+    pub(super) const fn lacks_terminator(&self) -> bool {
+        self.downlink.lacks_terminator()
+    }
+
     /// Drops everything.
     pub(super) fn clear(&mut self) {
         self.tail = Buffer::empty();

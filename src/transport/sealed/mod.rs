@@ -19,13 +19,19 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use uplink::Sealing;
 
-/// Who is told what a server's behaviour proves. Shared by all flows of one user on one server.
+/// Who is told what a server's behaviour proves, and remembers it for the server's later flows.
 pub(crate) trait Witness {
     /// A valid response header has come.
     fn answered(&self);
 
     /// The carrier closed before a valid response header.
     fn rejected(&self);
+
+    /// The server has sent a terminating chunk on a TCP stream.
+    fn terminated(&self);
+
+    /// Whether it ever has: such a server sends one on every stream that ends properly, others never do.
+    fn terminates(&self) -> bool;
 }
 
 /// What both kinds of flow share: the carrier, its two directions, and how it ended.
@@ -102,6 +108,17 @@ impl<C: Carrier> Sealed<C> {
         self.carrier.abort();
     }
 
+    /// Judges the end of a stream: without the terminating chunk of a server that sends them it was cut between two
+    /// records.
+    fn check_terminator(&mut self) -> Result<(), StreamError> {
+        if self.opening.is_terminated() {
+            self.witness.terminated();
+        } else if self.opening.lacks_terminator() && self.witness.terminates() {
+            return Err(self.fail(StreamError::Truncated));
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), StreamError> {
         self.failure.clone().map_or(Ok(()), Err)
     }
@@ -138,7 +155,11 @@ impl<C: Carrier> SealedStream<C> {
 
 impl<C: Carrier> Stream for SealedStream<C> {
     fn poll_recv(&mut self, cx: &mut Context<'_>, _max: usize) -> Poll<Result<Option<Buffer>, StreamError>> {
-        self.0.poll_recv(cx)
+        let received = ready!(self.0.poll_recv(cx))?;
+        if received.is_none() {
+            self.0.check_terminator()?;
+        }
+        Poll::Ready(Ok(received))
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 struct Told {
     answered: Cell<u32>,
     rejected: Cell<u32>,
+    terminates: Cell<bool>,
 }
 
 impl Witness for Told {
@@ -23,6 +24,14 @@ impl Witness for Told {
 
     fn rejected(&self) {
         self.rejected.set(self.rejected.get() + 1);
+    }
+
+    fn terminated(&self) {
+        self.terminates.set(true);
+    }
+
+    fn terminates(&self) -> bool {
+        self.terminates.get()
     }
 }
 
@@ -282,6 +291,45 @@ async fn how_the_carrier_ends_decides_how_the_stream_does() {
         assert_eq!((state, concat(&pieces)), (Poll::Ready(expected), b"whole".to_vec()));
         assert_eq!(bench.told.rejected.get(), 0);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_ends_its_streams_is_cut_off_where_it_does_not() {
+    // The stream is `payloads` chunks, terminated or not, and then the carrier's proper end.
+    let run = |told: &Rc<Told>, security, payloads: usize, terminated: bool| {
+        let mut bench = bench(security);
+        bench.told = Rc::clone(told);
+        bench.stream.0.witness = Rc::clone(told) as Rc<dyn Witness>;
+        bench.flush();
+        let mut server = bench.server();
+        let mut wire = server.answer();
+        (0..payloads).for_each(|_| wire.extend(server.seal(b"whole")));
+        if terminated {
+            wire.extend(server.finish());
+        }
+        bench.script.borrow_mut().feed(&wire);
+        bench.script.borrow_mut().end(Ok(()));
+        let (state, pieces) = bench.receive();
+        assert_eq!(concat(&pieces), b"whole".repeat(payloads));
+        assert_eq!(bench.receive().0, state, "and ever after");
+        state
+    };
+    let told = Rc::new(Told::default());
+    let (whole, cut) = (Poll::Ready(Ok(())), Poll::Ready(Err(StreamError::Truncated)));
+    assert_eq!(run(&told, Security::Aes128Gcm, 2, false), whole, "sing-box and mihomo never send one");
+    assert_eq!(run(&told, Security::Zero, 2, true), whole);
+    assert!(!told.terminates.get(), "a stream without chunks proves nothing");
+    assert_eq!(run(&told, Security::Aes128Gcm, 2, true), whole);
+    assert_eq!(run(&told, Security::Aes128Gcm, 2, true), whole);
+    assert_eq!(run(&told, Security::Aes128Gcm, 2, false), cut);
+    assert_eq!(run(&told, Security::Chacha20Poly1305, 1, false), cut);
+    assert_eq!(run(&told, Security::Zero, 2, false), whole, "it has no other end");
+    assert_eq!(
+        run(&told, Security::Aes128Gcm, 0, false),
+        whole,
+        "V2Ray says no more when a target says nothing"
+    );
+    assert_eq!(told.rejected.get(), 0);
 }
 
 #[tokio::test]

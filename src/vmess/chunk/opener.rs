@@ -76,6 +76,8 @@ pub struct Opener {
     partial: bool,
     /// An empty chunk that comes now is skipped.
     skips_empty: bool,
+    /// A chunk with payload has come.
+    begun: bool,
 }
 
 impl Opener {
@@ -83,7 +85,7 @@ impl Opener {
     /// direction's.
     pub fn new(framing: Framing, keys: &BodyKeys, request: &BodyKeys) -> Self {
         let lane = Lane::new(framing, keys, request);
-        Self { lane, state: State::Size, partial: false, skips_empty: false }
+        Self { lane, state: State::Size, partial: false, skips_empty: false, begun: false }
     }
 
     /// Skips an empty chunk at the very start of an unsealed stream, where it would be the end: sing-box
@@ -125,6 +127,19 @@ impl Opener {
             State::Ended => true,
             State::Body { .. } | State::Failed(_) => false,
         }
+    }
+
+    /// Whether the terminating chunk has come.
+    pub const fn is_terminated(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// Whether payload has come without the terminating chunk that may follow it.
+    ///
+    /// At the end of the carrier that is a cut if the peer is known to send terminating chunks, which not all do. It is
+    /// none before the first payload: V2Ray ends an empty stream with its response header alone.
+    pub const fn lacks_terminator(&self) -> bool {
+        self.begun && self.lane.framing.is_terminated() && !self.is_terminated()
     }
 
     /// Judges the end of the carrier.
@@ -177,6 +192,7 @@ impl Opener {
             return Ok(Opened::End { consumed: input.len() });
         }
         self.state = State::Size;
+        self.begun |= !payload.is_empty();
         Ok(Opened::Data { payload, consumed: total })
     }
 }
