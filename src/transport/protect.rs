@@ -6,7 +6,7 @@
 use crate::engine::Shard;
 use crate::error::{Error, ErrorKind, Stage};
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -18,10 +18,6 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 const NOTSENT_LOWAT: u32 = 128 * 1024;
 /// How long sent data may stay unacknowledged before the connection is given up.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A connection without traffic is probed after this time: below the default `connIdle`, and rare enough for a radio.
-const KEEPALIVE_TIME: Duration = Duration::from_secs(180);
-/// The pause between probes that are not answered.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The waits before another attempt when no file descriptor is free.
 const EXHAUSTED_WAITS: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(80), Duration::from_millis(320)];
@@ -118,7 +114,7 @@ async fn protected(
 ) -> Result<Socket, SocketError> {
     let mut waits = EXHAUSTED_WAITS.iter();
     let socket = loop {
-        match Socket::new(Domain::for_address(remote), kind, Some(protocol)).map_err(SocketError::from) {
+        match open(Domain::for_address(remote), kind, protocol).map_err(SocketError::from) {
             Ok(socket) => break socket,
             Err(SocketError::Exhausted) => match waits.next() {
                 Some(wait) => tokio::time::sleep(*wait).await,
@@ -127,20 +123,30 @@ async fn protected(
             Err(error) => return Err(error),
         }
     };
-    socket.set_nonblocking(true)?;
     shard.host.protect(&socket).await.map_err(SocketError::Protect)?;
     Ok(socket)
 }
 
-/// Sets the options of every client TCP socket.
+/// Makes a non-blocking, close-on-exec socket, in one call where the system can.
+fn open(domain: Domain, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return Socket::new(domain, kind.nonblocking(), Some(protocol));
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let socket = Socket::new(domain, kind, Some(protocol))?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+}
+
+/// Sets the options of every client TCP socket. No keepalive: a phone's radio would wake up for it, and a dead peer is
+/// found by [`USER_TIMEOUT`] once there is something to send, else by the policy's `connIdle`.
 ///
 /// # Errors
 /// Never for an option that the system does not know; those merely tune.
 fn prepare_tcp(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
     // What follows tunes a connection that works without it.
-    let _ = socket.set_tcp_keepalive(&keepalive);
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     let _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -160,7 +166,7 @@ mod tests {
         let remote = listener.local_addr().expect("address");
         let stream = tcp_connect(&shard(), remote).await.expect("connect");
         let socket = SockRef::from(&stream);
-        assert!(stream.nodelay().expect("nodelay") && socket.keepalive().expect("keepalive"));
+        assert!(stream.nodelay().expect("nodelay") && !socket.keepalive().expect("keepalive"));
         assert!(socket.nonblocking().expect("flags"));
         assert!(rustix::io::fcntl_getfd(&stream).expect("flags").contains(rustix::io::FdFlags::CLOEXEC));
         #[cfg(target_os = "linux")]
