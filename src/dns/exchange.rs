@@ -382,11 +382,21 @@ pub(super) mod tests {
         out
     }
 
+    /// A loopback port for both protocols: one that is free for the first may be taken for the other.
+    async fn one_port() -> (tokio::net::TcpListener, UdpSocket) {
+        loop {
+            let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+            match UdpSocket::bind(tcp.local_addr().expect("address")).await {
+                Ok(udp) => return (tcp, udp),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse),
+            }
+        }
+    }
+
     /// Runs a scripted server on a loopback port, and counts its queries.
     pub(in crate::dns) async fn server(act: Act) -> (SocketAddr, Rc<std::cell::Cell<usize>>) {
-        let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let addr = tcp.local_addr().expect("address");
-        let udp = UdpSocket::bind(addr).await.expect("bind");
+        let (tcp, udp) = one_port().await;
+        let addr = udp.local_addr().expect("address");
         let count = Rc::new(std::cell::Cell::new(0));
         let counter = Rc::clone(&count);
         tokio::task::spawn_local(async move {
