@@ -11,7 +11,6 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 /// The registry of a shard's connections, in the order in which they were opened.
 #[derive(Default)]
@@ -43,8 +42,6 @@ pub(crate) struct Connection {
     opening: Opening,
     uplink: Cell<u64>,
     downlink: Cell<u64>,
-    /// When it last moved payload, on the clock that runs while the device sleeps.
-    moved: Cell<Moment>,
     closed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     open: Rc<RefCell<BTreeMap<u64, Weak<Connection>>>>,
@@ -64,7 +61,6 @@ impl Connections {
             opening,
             uplink: Cell::new(0),
             downlink: Cell::new(0),
-            moved: Cell::new(shared.clock.now()),
             closed: Cell::new(false),
             waker: RefCell::new(None),
             open: Rc::clone(&self.open),
@@ -104,9 +100,10 @@ impl Connections {
         self.close_picked(|connection| picks(&connection.opening))
     }
 
-    /// Closes those that have moved nothing for `limit`, asleep or awake, and returns how many that were.
-    pub(crate) fn close_idle(&self, now: Moment, limit: Duration) -> usize {
-        self.close_picked(|connection| now.since(connection.moved.get()) >= limit)
+    /// Lets the tasks that serve them look at the time anew.
+    pub(crate) fn wake_all(&self) {
+        let open: Vec<Rc<Connection>> = self.open.borrow().values().filter_map(Weak::upgrade).collect();
+        open.iter().for_each(|connection| connection.wake());
     }
 
     /// Closes all, and returns how many that were.
@@ -140,7 +137,6 @@ impl Connection {
         let (uplink, downlink) = (uplink as u64, downlink as u64);
         self.uplink.set(self.uplink.get() + uplink);
         self.downlink.set(self.downlink.get() + downlink);
-        self.moved.set(self.shared.clock.now());
         if uplink > 0 {
             self.shared.stats.uplink_bytes.fetch_add(uplink, Relaxed);
         }
@@ -157,6 +153,10 @@ impl Connection {
     /// Asks the task that serves it to end it.
     pub(crate) fn close(&self) {
         self.closed.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
         let waker = self.waker.borrow_mut().take();
         if let Some(waker) = waker {
             waker.wake();

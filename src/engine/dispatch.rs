@@ -18,6 +18,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// A flow that an inbound has accepted.
@@ -188,6 +189,10 @@ impl Meter for Gauge {
 
     fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.connection.poll_closed(cx)
+    }
+
+    fn slept(&self) -> Duration {
+        self.shard.clock.slept()
     }
 }
 

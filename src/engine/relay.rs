@@ -4,6 +4,9 @@
 //! flow starves the others. Ends pass on one by one (half-close); a failure aborts both sides, so that neither app nor
 //! server can take a cut stream for a whole one. All deadlines share one timer, armed for the nearest of them and moved
 //! only when it fires or a nearer one comes up: an idle connection wakes nobody.
+//!
+//! The timer stands still while the device sleeps. Deadlines do not: whatever wakes a relay first after a sleep, a packet
+//! or the host's `wake`, finds them passed.
 
 use crate::transport::{Stream, StreamError};
 use std::future::Future;
@@ -20,6 +23,8 @@ pub(crate) const HEADER_ALONE: Duration = Duration::from_millis(50);
 const SILENT: Duration = Duration::from_secs(10);
 /// A flow that ends sooner than this after its first data, unanswered, says nothing about the server.
 const TOO_SHORT: Duration = Duration::from_secs(1);
+/// Less sleep than this is what reading two clocks one after the other looks like.
+const NAP: Duration = Duration::from_millis(500);
 
 /// How long a relay waits for what.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +49,9 @@ pub(crate) trait Meter {
 
     /// Whether the connection is to be closed; registers the task to be woken for that.
     fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// How long the device has slept in all.
+    fn slept(&self) -> Duration;
 }
 
 /// Which side of a relay failed.
@@ -88,7 +96,7 @@ pub(crate) struct Relaying<M> {
 impl<M: Meter> Relaying<M> {
     /// Takes both ends; nothing is done before the first poll.
     pub(crate) fn new(local: Box<dyn Stream>, remote: Box<dyn Stream>, terms: Terms, meter: M) -> Self {
-        let relay = Relay::new(local, remote, terms);
+        let relay = Relay::new(local, remote, terms, meter.slept());
         let timer = Box::pin(sleep_until(relay.armed));
         Self { relay, meter, timer }
     }
@@ -200,13 +208,15 @@ struct Relay {
     down: Direction,
     last_moved: Instant,
     armed: Instant,
+    /// How long the device had slept at the last look. What it has slept since moves `last_moved` back.
+    slept: Duration,
     /// Whether payload or the header alone has gone up.
     greeted: bool,
     answer: Answer,
 }
 
 impl Relay {
-    fn new(local: Box<dyn Stream>, remote: Box<dyn Stream>, terms: Terms) -> Self {
+    fn new(local: Box<dyn Stream>, remote: Box<dyn Stream>, terms: Terms, slept: Duration) -> Self {
         let now = Instant::now();
         let mut relay = Self {
             local,
@@ -216,6 +226,7 @@ impl Relay {
             down: Direction::new(),
             last_moved: now,
             armed: now,
+            slept,
             greeted: false,
             answer: Answer::NotDue,
         };
@@ -231,6 +242,11 @@ impl Relay {
     ) -> Poll<Result<(), RelayError>> {
         if meter.poll_closed(cx).is_ready() {
             return Poll::Ready(Err(RelayError::Closed));
+        }
+        if self.has_slept(meter.slept())
+            && let Some(over) = self.overdue(Instant::now())
+        {
+            return Poll::Ready(Err(over));
         }
         loop {
             let before = (self.up.phase, self.down.phase);
@@ -296,6 +312,24 @@ impl Relay {
         }
     }
 
+    /// Takes into account what the device has slept since the last look; `false` if it has not.
+    fn has_slept(&mut self, slept: Duration) -> bool {
+        let nap = slept.saturating_sub(self.slept);
+        if nap < NAP {
+            return false;
+        }
+        self.slept = slept;
+        // Instants reach far below the system's start.
+        self.last_moved = self.last_moved.checked_sub(nap).unwrap_or(self.last_moved);
+        true
+    }
+
+    /// What ends the relay if nothing has moved for too long.
+    fn overdue(&self, now: Instant) -> Option<RelayError> {
+        let (limit, name) = self.idle_limit();
+        (now >= self.last_moved + limit).then_some(RelayError::Idle(name))
+    }
+
     /// The nearest deadline.
     fn nearest(&self) -> Instant {
         let mut nearest = self.last_moved + self.idle_limit().0;
@@ -330,9 +364,8 @@ impl Relay {
             {
                 self.tell_silent(meter);
             }
-            let (limit, name) = self.idle_limit();
-            if now >= self.last_moved + limit {
-                return Poll::Ready(Err(RelayError::Idle(name)));
+            if let Some(over) = self.overdue(now) {
+                return Poll::Ready(Err(over));
             }
             if self.is_header_due(now) {
                 return Poll::Ready(Ok(()));

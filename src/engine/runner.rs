@@ -9,7 +9,7 @@ use super::network;
 use super::running::{Running, tun_settings};
 use super::shard::{Live, Shard};
 use super::shared::Shared;
-use crate::config::{Config, Level, LogLevel};
+use crate::config::{Config, LogLevel};
 use crate::error::{Error, ErrorKind};
 use std::future::pending;
 use std::io;
@@ -261,15 +261,12 @@ impl Server {
         latest.network
     }
 
-    /// The runtime's timers stood still while the device slept: closes what has been idle for too long meanwhile, as the
-    /// other end has done. Back-offs and the resolver's answers go by the clock that ran on.
+    /// The runtime's timers stood still while the device slept: lets every connection look at the clock that ran on, and
+    /// end if it has been idle for too long, as the other end has done. Back-offs and the resolver's answers go by that
+    /// clock anyway.
     fn woken(&self) {
-        let live = self.shard.live();
-        let levels = live.config.policy.levels.values().copied();
-        let idle =
-            levels.chain([Level::default()]).map(|level| level.conn_idle).max().unwrap_or(Duration::MAX);
-        let closed = self.shard.connections.close_idle(self.shard.clock.now(), idle);
-        self.shard.shared.log(LogLevel::Debug, format_args!("awake; idle connections closed: {closed}"));
+        self.shard.connections.wake_all();
+        self.shard.shared.log(LogLevel::Debug, format_args!("awake; connections look at the time"));
     }
 }
 

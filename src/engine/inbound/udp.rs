@@ -77,7 +77,9 @@ impl UdpFlow {
     /// Hands over a datagram to `remote`. With the queue full, the oldest one is dropped and counted.
     pub(crate) fn push(&self, shard: &Shard, data: Buffer, remote: Target) {
         let now = shard.clock.now();
-        self.state.active.set(now);
+        if !self.state.is_over(now) {
+            self.state.active.set(now);
+        }
         let mut queue = self.state.queue.borrow_mut();
         if queue.len() >= self.state.limit.get() {
             queue.pop_front();
@@ -110,6 +112,12 @@ impl State {
 
     fn idle_limit(&self) -> Duration {
         if self.answered.get() { IDLE_ANSWERED } else { IDLE_UNANSWERED }
+    }
+
+    /// Whether it has been silent for too long, awake or asleep: what comes then does not revive it, since its carrier has
+    /// most likely died.
+    fn is_over(&self, now: Moment) -> bool {
+        now.since(self.active.get()) >= self.idle_limit()
     }
 
     /// The next datagram to send that has not waited too long.
@@ -188,6 +196,9 @@ async fn pump(
     let mut timer = pin!(sleep_until(Instant::now() + IDLE_UNANSWERED));
     poll_fn(move |cx| {
         if connection.poll_closed(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        if state.is_over(shard.clock.now()) {
             return Poll::Ready(Ok(()));
         }
         let mut busy = false;

@@ -19,6 +19,7 @@ struct Told {
     up: Cell<usize>,
     down: Cell<usize>,
     silent: Cell<u32>,
+    slept: Cell<Duration>,
     closed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -36,6 +37,10 @@ impl Meter for Rc<Told> {
     fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
         *self.waker.borrow_mut() = Some(cx.waker().clone());
         if self.closed.get() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn slept(&self) -> Duration {
+        self.slept.get()
     }
 }
 
@@ -357,6 +362,41 @@ async fn stalled_flows_leave_memory_for_those_that_move() {
         stalled.iter().for_each(|(task, _)| task.abort());
         settle().await;
         assert_eq!(pool.used(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn sleep_counts_as_silence_for_what_wakes_the_relay_first() {
+    run(async {
+        let bench = plain(terms());
+        bench.app.borrow_mut().feed(b"x");
+        settle().await;
+        bench.told.slept.set(Duration::from_secs(290));
+        bench.app.borrow_mut().feed(b"x");
+        settle().await;
+        assert_eq!(bench.told.up.get(), 2, "short of the limit");
+        bench.told.slept.set(Duration::from_secs(591));
+        let (app, server) = (bench.app.clone(), bench.server.clone());
+        app.borrow_mut().feed(b"first after the gap");
+        let (result, after) = bench.ended().await;
+        assert_eq!((result, after), (Err(RelayError::Idle("connIdle")), Duration::ZERO));
+        assert!(app.borrow().aborted && server.borrow().aborted);
+        assert_eq!(&*server.borrow().written, b"xx");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_timer_is_moved_up_by_what_was_slept() {
+    run(async {
+        let bench = plain(terms());
+        bench.told.slept.set(Duration::from_secs(200));
+        let waker = bench.told.waker.borrow_mut().take();
+        settle().await;
+        waker.or_else(|| bench.told.waker.borrow_mut().take()).expect("polled").wake();
+        let (result, after) = bench.ended().await;
+        assert_eq!((result, after.as_secs()), (Err(RelayError::Idle("connIdle")), 100));
     })
     .await;
 }

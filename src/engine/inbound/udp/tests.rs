@@ -149,6 +149,10 @@ impl Bench {
         Ok(Some(Datagram { data: self.shard.pool.copy(payload).expect("memory"), remote: target() }))
     }
 
+    fn wakes(&self) {
+        self.shard.connections.wake_all();
+    }
+
     fn dropped(&self) -> u64 {
         self.shard.shared.stats.dropped.load(Relaxed)
     }
@@ -283,5 +287,25 @@ fn a_dropped_flow_is_gone_without_a_word() {
         drop(flow);
         settle().await;
         assert!(shard.connections.is_empty() && !ended.get());
+    });
+}
+
+#[test]
+fn what_comes_after_a_long_silence_does_not_revive_a_flow() {
+    run(async {
+        for wake in [Bench::wakes as End, |bench: &Bench| bench.push(b"late")] {
+            let bench = Bench::new(true);
+            bench.outbound.script.borrow_mut().open = Some(true);
+            bench.push(b"first");
+            settle().await;
+            // As if the device had slept since: no timer of the runtime has fired.
+            let now = bench.shard.clock.now();
+            bench.flow.state.active.set(now - IDLE_UNANSWERED);
+            wake(&bench);
+            settle().await;
+            assert!(bench.ended.get());
+            assert_eq!(bench.outbound.script.borrow().sent, [b"first"]);
+            assert_eq!(bench.shard.connections.len(), 0);
+        }
     });
 }
