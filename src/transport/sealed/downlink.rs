@@ -30,6 +30,8 @@ pub(super) struct Opening {
     spans: VecDeque<Range<usize>>,
     /// Whether neighbouring payload may become one piece.
     merges: bool,
+    /// Whether the response header came without payload behind it.
+    alone: bool,
     ended: bool,
 }
 
@@ -43,6 +45,7 @@ impl Opening {
             opened: Buffer::empty(),
             spans: VecDeque::new(),
             merges,
+            alone: false,
             ended: false,
         }
     }
@@ -60,6 +63,16 @@ impl Opening {
     /// Whether payload has come without one.
     pub(super) const fn lacks_terminator(&self) -> bool {
         self.downlink.lacks_terminator()
+    }
+
+    /// Whether a valid response header has come, and nothing with it.
+    pub(super) const fn answered_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// Whether the direction has ended.
+    pub(super) const fn is_over(&self) -> bool {
+        self.ended
     }
 
     /// Drops everything.
@@ -125,7 +138,9 @@ impl Opening {
         }
         buffer.commit(n);
         self.tail = Buffer::empty();
+        let answered = self.answered();
         self.open(buffer)?;
+        self.alone |= !answered && self.answered() && self.spans.is_empty() && self.tail.is_empty();
         self.compact(pool);
         Poll::Ready(Ok(()))
     }

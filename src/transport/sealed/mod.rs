@@ -1,9 +1,11 @@
 //! The one adapter that turns a carrier and the two halves of a VMess connection into payload.
 //!
 //! Up, payload is sealed where it lies and leaves together with the request header ([`uplink`]); down, records are opened
-//! where they were read and travel on as ranges of that memory ([`downlink`]). [`SealedStream`] is a TCP flow,
+//! where they were read and travel on as ranges of that memory ([`downlink`]). Our end goes out as a terminating chunk at
+//! once, as the carrier's own when the server bears that ([`closing`]). [`SealedStream`] is a TCP flow,
 //! [`SealedDatagrams`] a UDP flow of one chunk a datagram. An idle one holds no buffer.
 
+mod closing;
 mod datagrams;
 mod downlink;
 mod uplink;
@@ -14,6 +16,7 @@ use super::{Carrier, Stream, StreamError};
 use crate::buffer::Buffer;
 use crate::engine::Shard;
 use crate::vmess::client::Connection;
+use closing::Closing;
 use downlink::Opening;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -41,6 +44,7 @@ struct Sealed<C> {
     witness: Rc<dyn Witness>,
     sealing: Sealing,
     opening: Opening,
+    closing: Closing,
     answered: bool,
     failure: Option<StreamError>,
 }
@@ -60,6 +64,7 @@ impl<C: Carrier> Sealed<C> {
             witness,
             sealing: sealing(connection.header, connection.uplink),
             opening: Opening::new(connection.downlink, merge),
+            closing: Closing::Open,
             answered: false,
             failure: None,
         }
@@ -73,6 +78,7 @@ impl<C: Carrier> Sealed<C> {
             self.answered = true;
             self.witness.answered();
         }
+        self.close_carrier(cx, matches!(result, Poll::Ready(Ok(Some(_)))));
         Poll::Ready(ready!(result).map_err(|error| self.fail(error)))
     }
 
@@ -98,7 +104,19 @@ impl<C: Carrier> Sealed<C> {
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         self.check()?;
         let result = ready!(self.sealing.poll_finish(cx, &mut self.carrier, &self.shard));
+        if result.is_ok() {
+            self.closing.begin();
+            self.close_carrier(cx, false);
+        }
         Poll::Ready(result.map_err(|error| self.fail(error)))
+    }
+
+    /// Ends the carrier's direction when that is due. `moved`: payload has just come.
+    fn close_carrier(&mut self, cx: &mut Context<'_>, moved: bool) {
+        // A carrier that is past closing says so when it is read.
+        if self.closing.is_due(cx, &self.opening, moved) && self.carrier.poll_close(cx).is_ready() {
+            self.closing = Closing::Closed;
+        }
     }
 
     fn abort(&mut self) {

@@ -167,7 +167,7 @@ async fn a_blocked_carrier_gets_nothing_sealed_twice_and_makes_the_stream_busy()
         }
     }
     let server = bench.server();
-    assert!(server.payload() == sent && server.ended && bench.script.borrow().closed);
+    assert!(server.payload() == sent && server.ended);
 }
 
 #[tokio::test]
@@ -175,10 +175,69 @@ async fn the_end_goes_out_with_the_header_if_there_was_no_payload() {
     for security in SECURITIES {
         let mut bench = bench(security);
         assert!(bench.stream.poll_finish(&mut noop_context()).is_ready());
-        assert_eq!((bench.script.borrow().writes.len(), bench.script.borrow().closed), (1, true));
+        assert_eq!(bench.script.borrow().writes.len(), 1);
         let chunked = matches!(security, Security::Aes128Gcm | Security::Chacha20Poly1305);
         assert_eq!(bench.server().ended, chunked, "{security:?}");
     }
+}
+
+/// Ends our direction at a server that says `first` with its response header, if it answers. Has the carrier been closed at
+/// once, when the answer came, and after how many seconds without more?
+async fn closes(first: Option<&[u8]>) -> (bool, bool, Option<u64>) {
+    let mut bench = bench(Security::Aes128Gcm);
+    bench.send(b"request");
+    assert!(bench.stream.poll_finish(&mut noop_context()).is_ready());
+    let mut server = bench.server();
+    assert!(server.ended, "the terminating chunk never waits");
+    let at_once = bench.script.borrow().closed;
+    if let Some(first) = first {
+        let mut wire = server.answer();
+        if !first.is_empty() {
+            wire.extend(server.seal(first));
+        }
+        bench.script.borrow_mut().feed(&wire);
+    }
+    let (state, _) = bench.receive();
+    assert!(state.is_pending());
+    let then = bench.script.borrow().closed;
+    for second in 0..30 {
+        if bench.script.borrow().closed {
+            return (at_once, then, Some(second));
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(bench.receive().0.is_pending());
+    }
+    (at_once, then, None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_carrier_ends_once_the_server_has_shown_that_it_bears_that() {
+    assert_eq!(closes(Some(b"answer")).await, (false, true, Some(0)));
+    assert_eq!(closes(None).await, (false, false, Some(1)));
+    let (at_once, then, after) = closes(Some(b"")).await;
+    assert_eq!((at_once, then), (false, false), "sing-box would end both directions");
+    assert!(after.is_some_and(|seconds| (10..=12).contains(&seconds)), "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_carrier_stays_open_while_a_server_that_answered_alone_sends() {
+    let mut bench = bench(Security::Aes128Gcm);
+    bench.send(b"request");
+    bench.flush();
+    let mut server = bench.server();
+    bench.script.borrow_mut().feed(&server.answer());
+    assert!(bench.receive().0.is_pending());
+    assert!(bench.stream.poll_finish(&mut noop_context()).is_ready());
+    for _ in 0..20 {
+        tokio::time::advance(Duration::from_secs(8)).await;
+        let wire = server.seal(b"more");
+        bench.script.borrow_mut().feed(&wire);
+        assert_eq!(concat(&bench.receive().1), b"more");
+        assert!(!bench.script.borrow().closed);
+    }
+    let wire = server.finish();
+    bench.script.borrow_mut().feed(&wire);
+    assert_eq!((bench.receive().0, bench.script.borrow().closed), (Poll::Ready(Ok(())), true));
 }
 
 #[tokio::test]

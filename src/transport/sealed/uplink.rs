@@ -136,7 +136,7 @@ impl Sealing {
         }
     }
 
-    /// Writes everything and ends the direction: terminating chunk, then the carrier's own end.
+    /// Writes everything, then the terminating chunk. The carrier's own end is not ours to send.
     pub(super) fn poll_finish<C: Carrier>(
         &mut self,
         cx: &mut Context<'_>,
@@ -153,8 +153,7 @@ impl Sealing {
             self.head.extend_from_slice(chunk.get(..len.unwrap_or(0)).unwrap_or(&[]));
             self.end = End::Sealed;
         }
-        ready!(self.poll_flush(cx, carrier, shard))?;
-        carrier.poll_close(cx).map_err(StreamError::from)
+        self.poll_flush(cx, carrier, shard)
     }
 
     /// Moves one batch from `plain` to `sealed`. Waits for memory only if nothing could be sealed.
