@@ -45,6 +45,16 @@ fn old_keys_are_read_with_a_warning() {
 }
 
 #[test]
+fn the_tags_that_a_rule_may_name_are_told_once_each() {
+    let findings = validate_config(
+        r#"{"outbounds": [{"protocol": "freedom", "tag": "a"}, {"protocol": "blackhole", "tag": "a"}],
+            "routing": {"rules": [{"type": "field", "port": 1, "outboundTag": "zz"}]}}"#,
+    );
+    let finding = findings.iter().find(|finding| finding.path == "routing.rules[0].outboundTag");
+    assert_eq!(finding.map(|finding| finding.allowed.as_str()), Some("\"a\""));
+}
+
+#[test]
 fn several_mistakes_are_found_at_once() {
     let findings = validate_config(
         r#"{"log": {"loglevel": 1}, "inbounds": [{"protocol": "socks", "port": 99999, "settings": {"udp": 1}}],

@@ -315,8 +315,12 @@ fn offer_tag(near: Option<&str>) -> String {
 
 /// The tags in quotes, for a person.
 fn quoted(tags: &[Arc<str>]) -> String {
-    let named: Vec<String> =
-        tags.iter().filter(|tag| !tag.is_empty()).take(12).map(|tag| format!("{tag:?}")).collect();
+    let mut named: Vec<String> = Vec::new();
+    for tag in tags.iter().filter(|tag| !tag.is_empty()).map(|tag| format!("{tag:?}")) {
+        if named.len() < 12 && !named.contains(&tag) {
+            named.push(tag);
+        }
+    }
     if named.is_empty() { "no tag: none is given".to_owned() } else { named.join(", ") }
 }
 
