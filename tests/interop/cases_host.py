@@ -1,8 +1,10 @@
 """The desktop host's command line."""
 
 import json
+import os
 import signal
 import subprocess
+import sys
 import time
 
 import lab
@@ -71,5 +73,35 @@ def signals_stop_it_at_any_time():
             assert lab.end(child, number) == 0, (number, delay)
 
 
+def processes_of_session(leader):
+    """The processes of a session that are still there."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat") as f:
+                state, _parent, _group, session = f.read().rsplit(")", 1)[1].split()[:4]
+        except OSError:
+            continue
+        if int(session) == leader and state != "Z":
+            found.append(pid)
+    return found
+
+
+def an_interrupted_demo_leaves_nothing():
+    """Whatever ends the demo, and whenever: no process, hence no namespace and no device, and no file."""
+    scratch = lab.Scratch()
+    demo = os.path.join(lab.ROOT, "tests", "common", "demo.py")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for delay in (0.3, 0.8, 2):
+            env = {**os.environ, "TMPDIR": scratch.path}
+            child = lab.spawn([sys.executable, demo, "--mib", "16"], env=env, start_new_session=True)
+            time.sleep(delay)
+            status = lab.end(child, number)
+            assert status in (128 + number, -number), (number, delay, status)
+            lab.wait_for("its processes to go", lambda: not processes_of_session(child.pid), 3)
+            assert os.listdir(scratch.path) == [], (number, delay, os.listdir(scratch.path))
+
+
 CASES = [version_is_printed, bad_usage_is_explained, test_names_every_fault_with_its_path, test_accepts_a_good_config_with_comments,
-         broken_json_has_a_line_and_a_column, a_taken_port_fails_the_start, signals_stop_it_at_any_time]
+         broken_json_has_a_line_and_a_column, a_taken_port_fails_the_start, signals_stop_it_at_any_time,
+         an_interrupted_demo_leaves_nothing]
