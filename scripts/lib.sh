@@ -7,6 +7,9 @@ cd "$ROOT" || exit 1
 # Where Debian keeps ip and nft, which a user that is not root does not search.
 PATH=$PATH:/usr/sbin:/sbin
 
+# Without this, bash goes on after a SIGINT that came while a program in the foreground did not heed it.
+trap 'exit 130' INT TERM HUP
+
 say() { printf '\n== %s\n' "$*"; }
 
 die() {
@@ -23,7 +26,7 @@ attended() {
     set +m
     trap 'kill -TERM -- "-$attended" 2>/dev/null; wait "$attended" || true; exit 130' INT TERM HUP
     wait "$attended" || status=$?
-    trap - INT TERM HUP
+    trap 'exit 130' INT TERM HUP
     return "$status"
 }
 

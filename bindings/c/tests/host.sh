@@ -89,6 +89,17 @@ status "a folder" 23 -config "$work"
 status "an empty config" 23 -config -
 status "too little memory" 1 -config "$work/good.json" -memory 1
 says "too little memory, the hint" err "hint:"
+{
+    cat "$work/good.json"
+    head -c 70000000 /dev/zero | tr '\0' ' '
+} >"$work/huge.json"
+status "a config that is too large" 23 -config "$work/huge.json"
+says "a config that is too large, how large it may be" err "64 MiB"
+rm "$work/huge.json"
+for name in a/b .. "a b" tun%d a-name-of-many-letters; do
+    status "the device name $name" 1 -config "$work/good.json" -tun "$name"
+    says "the device name $name, what is wrong" err "tun $name: a device's name has"
+done
 status "an address that is not ours" 23 -config "$work/taken.json"
 says "an address that is not ours, the reason" err "reason:"
 "$host" -test -config - <"$work/good.json" >"$work/out" 2>"$work/err"
@@ -122,7 +133,6 @@ if unshare -Urn true 2>/dev/null && unshare -Urn sh -c 'test -c /dev/net/tun && 
     unshare -Urn sh -c 'ip tuntap add dev t0 mode tap; exec "$1" -config "$2" -tun t0' sh "$host" "$work/good.json" \
         >"$work/out" 2>"$work/err"
     check "a tap device" 1 $?
-    status "a name that is too long" 1 -config "$work/good.json" -tun a-name-of-many-letters
 else
     echo "host.sh: no tun device can be made here, so none was tested" >&2
 fi
