@@ -19,6 +19,7 @@ LOADGEN = os.path.join(BENCH, "loadgen")
 RECORDS = os.path.join(lab.ROOT, "target", "release", "examples", "records")
 PEERS = os.path.join(os.environ.get("PEERS", os.path.join(lab.ROOT, ".cache", "peers")), "bin")
 SERVER, SINK = 11000, 12000
+PARTS = ["socks", "rate", "memory", "tun", "idle", "stall", "records"]
 SHOES_HOP = """      client_chain:
         - address: 127.0.0.1:{port}
           protocol:
@@ -257,7 +258,7 @@ class Bench:
         lab.spawn([LOADGEN, "serve", f"{lab.WORLD4}:{SINK}"])
         lab.wait_for("the load server", lambda: lab.listening(SINK, lab.WORLD4))
         self.server = lab.v2ray_server(self.scratch, SERVER)
-        parts = self.args.only.split(",") if self.args.only else ["socks", "rate", "memory", "tun", "idle", "stall", "records"]
+        parts = self.args.only or PARTS
         for round_ in range(self.args.reps):
             for part in parts:
                 start = time.monotonic()
@@ -287,9 +288,13 @@ def main():
     parser = argparse.ArgumentParser(prog="scripts/bench")
     parser.add_argument("--reps", type=int, default=3)
     parser.add_argument("--mib", type=int, default=600, help="size of a transfer")
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default=[], type=lambda text: text.split(","), help=",".join(PARTS))
     parser.add_argument("--publish", action="store_true")
     args = parser.parse_args()
+    if unknown := set(args.only) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}: {', '.join(PARTS)}")
+    if args.publish and args.only:
+        parser.error("--publish takes the whole run, without --only")
     try:
         lab.enter()
         bench = Bench(args)
@@ -297,6 +302,9 @@ def main():
     except lab.LabError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nbench: interrupted; cleaning up", file=sys.stderr)
+        return 130
     result = {"cores": os.cpu_count(), "machine": platform.machine(), "kernel": platform.release(), "reps": args.reps, "mib": args.mib,
               "medians": medians(bench.figures), "samples": bench.figures}
     with open(os.path.join(BENCH, "result.json"), "w") as f:

@@ -46,3 +46,6 @@ if __name__ == "__main__":
         sys.exit(main())
     except lab.LabError as error:
         sys.exit(f"system tests: {error}")
+    except KeyboardInterrupt:
+        print("system tests: interrupted; cleaning up", file=sys.stderr)
+        sys.exit(130)
