@@ -7,6 +7,7 @@
 //! Everything here belongs to one shard (one thread); nothing is locked.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::rc::{Rc, Weak};
@@ -72,13 +73,76 @@ struct State {
     /// The same as `used`, for other threads to read.
     gauge: Arc<AtomicU64>,
     free: [Vec<Rc<Slab>>; 3],
-    waiting: Vec<Waker>,
+    queue: Queue,
 }
 
 impl State {
     fn set_used(&mut self, used: usize) {
         self.used = used;
         self.gauge.store(used as u64, Relaxed);
+    }
+
+    /// The task that memory is to be promised to next, if there is room for it.
+    fn next_turn(&mut self) -> Option<Waker> {
+        let room = self.limit.saturating_sub(self.used).checked_sub(self.queue.promised)?;
+        self.queue.promise(room)
+    }
+}
+
+/// The tasks that wait for memory, by class and in the order in which they came. Those that were woken have left it, and
+/// room is kept for them until they take it or give their turn up, so that no two are woken for the same.
+#[derive(Default)]
+struct Queue {
+    waiting: [BTreeMap<u64, Waker>; 3],
+    last: u64,
+    promised: usize,
+}
+
+impl Queue {
+    /// Takes out the task that came first of those that `room` suffices for.
+    fn promise(&mut self, room: usize) -> Option<Waker> {
+        let fitting = Class::ALL.into_iter().filter(|class| class.slab_len() <= room);
+        let first = |class: Class| self.waiting[class as usize].keys().next().map(|place| (*place, class));
+        let (place, class) = fitting.filter_map(first).min()?;
+        self.promised += class.slab_len();
+        self.waiting[class as usize].remove(&place)
+    }
+
+    /// Takes a task out that waits no longer, or releases what was promised to it.
+    fn leave(&mut self, place: u64, class: Class) {
+        if self.waiting[class as usize].remove(&place).is_none() {
+            self.promised -= class.slab_len();
+        }
+    }
+}
+
+/// A task's turn to get memory from a pool: empty while it waits for none. Dropping it passes the turn on.
+#[derive(Default)]
+pub struct Turn(Option<Box<Place>>);
+
+struct Place {
+    pool: Pool,
+    class: Class,
+    number: u64,
+}
+
+impl Turn {
+    /// Waits no longer.
+    pub fn pass(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("waits", &self.0.is_some()).finish()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.pool.state.borrow_mut().queue.leave(self.number, self.class);
+        self.pool.wake();
     }
 }
 
@@ -97,7 +161,7 @@ impl Pool {
     /// Makes a pool that keeps [`Pool::used`] in `gauge` too, where other threads can read it.
     pub fn with_gauge(limit: usize, gauge: Arc<AtomicU64>) -> Self {
         let free = [Vec::new(), Vec::new(), Vec::new()];
-        Self { state: Rc::new(RefCell::new(State { limit, used: 0, gauge, free, waiting: Vec::new() })) }
+        Self { state: Rc::new(RefCell::new(State { limit, used: 0, gauge, free, queue: Queue::default() })) }
     }
 
     /// Takes an empty, writable buffer; `None` when that would pass the pool's limit.
@@ -115,22 +179,48 @@ impl Pool {
         Some(Buffer { slab: Some(slab), start: HEADROOM as u32, end: HEADROOM as u32 })
     }
 
-    /// Takes an empty buffer, or arranges that the task is woken when memory has come back.
-    pub fn poll_take(&self, cx: &mut Context<'_>, class: Class) -> Poll<Buffer> {
+    /// Takes an empty buffer, or arranges that the task is woken when there is room for one.
+    pub fn poll_take(&self, cx: &mut Context<'_>, class: Class, turn: &mut Turn) -> Poll<Buffer> {
         match self.take(class) {
-            Some(buffer) => Poll::Ready(buffer),
+            Some(buffer) => {
+                turn.pass();
+                Poll::Ready(buffer)
+            }
             None => {
-                self.wait(cx);
+                self.wait(cx, class, turn);
                 Poll::Pending
             }
         }
     }
 
-    /// Arranges that the task is woken when memory has come back.
-    pub fn wait(&self, cx: &mut Context<'_>) {
-        let waiting = &mut self.state.borrow_mut().waiting;
-        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            waiting.push(cx.waker().clone());
+    /// Arranges that the task is woken when there is room for a buffer of `class`. Until it has tried again, or given
+    /// `turn` up, nobody else is woken for that room.
+    pub fn wait(&self, cx: &mut Context<'_>, class: Class, turn: &mut Turn) {
+        if turn.0.as_ref().is_some_and(|place| place.class != class) {
+            turn.pass();
+        }
+        let mut state = self.state.borrow_mut();
+        let queue = &mut state.queue;
+        let known = turn.0.as_ref().map(|place| place.number);
+        let number = known.unwrap_or(queue.last + 1);
+        queue.last = queue.last.max(number);
+        let waited = queue.waiting[class as usize].insert(number, cx.waker().clone()).is_some();
+        if known.is_none() {
+            turn.0 = Some(Box::new(Place { pool: self.clone(), class, number }));
+        } else if !waited {
+            // What it was woken for is gone: it waits in its old place.
+            queue.promised -= class.slab_len();
+        }
+    }
+
+    /// Wakes those that there is room for.
+    fn wake(&self) {
+        loop {
+            let next = self.state.borrow_mut().next_turn();
+            match next {
+                Some(waker) => waker.wake(),
+                None => return,
+            }
         }
     }
 
@@ -308,7 +398,7 @@ impl Drop for Buffer {
             return;
         }
         let Some(pool) = slab.pool.upgrade() else { return };
-        let waiting = {
+        {
             let mut state = pool.borrow_mut();
             let left = state.used - slab.bytes.len();
             state.set_used(left);
@@ -317,11 +407,8 @@ impl Drop for Buffer {
             if free.len() < class.kept() {
                 free.push(slab);
             }
-            std::mem::take(&mut state.waiting)
-        };
-        for waker in waiting {
-            waker.wake();
         }
+        Pool { state: pool }.wake();
     }
 }
 
@@ -335,6 +422,7 @@ impl fmt::Debug for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::task::Wake;
 
     #[test]
     fn memory_comes_back_with_the_last_buffer() {
@@ -349,6 +437,87 @@ mod tests {
         drop(world);
         assert_eq!(pool.used(), 0);
         assert!(pool.take(Class::Large).is_some());
+    }
+
+    /// Counts its wake-ups.
+    #[derive(Default)]
+    struct Count(AtomicU64);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Tasks that wait for memory.
+    struct Tasks<const N: usize> {
+        pool: Pool,
+        turns: [Turn; N],
+        counts: [Arc<Count>; N],
+    }
+
+    impl<const N: usize> Tasks<N> {
+        fn new(pool: &Pool) -> Self {
+            let turns = std::array::from_fn(|_| Turn::default());
+            Self { pool: pool.clone(), turns, counts: std::array::from_fn(|_| Arc::default()) }
+        }
+
+        fn ask(&mut self, task: usize, class: Class) -> Option<Buffer> {
+            let waker = Waker::from(Arc::clone(&self.counts[task]));
+            let asked = self.pool.poll_take(&mut Context::from_waker(&waker), class, &mut self.turns[task]);
+            match asked {
+                Poll::Ready(buffer) => Some(buffer),
+                Poll::Pending => None,
+            }
+        }
+
+        fn woken(&self) -> [u64; N] {
+            std::array::from_fn(|task| self.counts[task].0.load(Relaxed))
+        }
+    }
+
+    #[test]
+    fn only_those_are_woken_that_there_is_room_for() {
+        let pool = Pool::new(Class::Record.slab_len());
+        let mut held: Vec<Buffer> = std::iter::from_fn(|| pool.take(Class::Small)).collect();
+        let mut tasks = Tasks::<4>::new(&pool);
+        assert!(tasks.ask(0, Class::Record).is_none(), "more than there will be for a while");
+        (1..4).for_each(|task| assert!(tasks.ask(task, Class::Small).is_none()));
+        held.pop();
+        assert_eq!(tasks.woken(), [0, 1, 0, 0]);
+        held.pop();
+        assert_eq!(tasks.woken(), [0, 1, 1, 0]);
+        held.push(tasks.ask(1, Class::Small).expect("room"));
+        held.push(tasks.ask(2, Class::Small).expect("room"));
+        assert!(tasks.ask(3, Class::Small).is_none());
+        assert_eq!(tasks.woken(), [0, 1, 1, 0]);
+        held.clear();
+        assert_eq!(tasks.woken(), [0, 1, 1, 1], "the first one needs all of it but what is promised");
+        drop(tasks.ask(3, Class::Small).expect("room"));
+        assert_eq!(tasks.woken(), [1, 1, 1, 1]);
+        assert!(tasks.ask(0, Class::Record).is_some());
+    }
+
+    #[test]
+    fn a_turn_that_is_not_taken_is_passed_on() {
+        let pool = Pool::new(Class::Small.slab_len());
+        let mut tasks = Tasks::<4>::new(&pool);
+        let held = pool.take(Class::Small);
+        (0..4).for_each(|task| assert!(tasks.ask(task, Class::Small).is_none()));
+        drop(held);
+        assert_eq!(tasks.woken(), [1, 0, 0, 0]);
+        // Another takes what the first one was woken for: it waits again, before the others.
+        let held = pool.take(Class::Small);
+        assert!(held.is_some() && tasks.ask(0, Class::Small).is_none());
+        drop(held);
+        assert_eq!(tasks.woken(), [2, 0, 0, 0]);
+        tasks.turns[1].pass();
+        tasks.turns[0].pass();
+        assert_eq!(tasks.woken(), [2, 0, 1, 0], "one that has left is not woken");
+        tasks.turns[2] = Turn::default();
+        assert_eq!(tasks.woken(), [2, 0, 1, 1]);
+        assert!(tasks.ask(3, Class::Small).is_some());
+        assert_eq!(pool.state.borrow().queue.promised, 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::api::CheckReport;
 use super::shard::Shard;
 use crate::addr::Target;
+use crate::buffer::{Class, Turn};
 use crate::config::OutboundProtocol;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::transport::{Stream, StreamError};
@@ -69,14 +70,9 @@ const FALLBACK: std::net::SocketAddr =
 /// Sends the query and waits for a valid response header, whatever follows it: the target is not what is checked.
 async fn exchange(shard: &Shard, stream: &mut dyn Stream) -> Result<(), StreamError> {
     poll_fn(|cx| stream.poll_ready(cx)).await?;
-    let query = poll_fn(|cx| match shard.pool.copy(&QUERY) {
-        Some(query) => Poll::Ready(query),
-        None => {
-            shard.pool.wait(cx);
-            Poll::Pending
-        }
-    });
-    let query = query.await;
+    let mut turn = Turn::default();
+    let mut query = poll_fn(|cx| shard.pool.poll_take(cx, Class::Small, &mut turn)).await;
+    query.append(&QUERY);
     stream.send(query)?;
     poll_fn(|cx| {
         if let Poll::Ready(Err(error)) = stream.poll_flush(cx) {

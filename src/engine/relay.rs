@@ -169,9 +169,12 @@ impl Direction {
                     Poll::Pending => break,
                 }
                 if destination.poll_ready(cx).map_err(from_destination)?.is_pending() {
+                    source.pass_turn();
                     break;
                 }
             }
+        } else {
+            source.pass_turn();
         }
         if self.phase == Phase::Ending {
             if destination.poll_finish(cx).map_err(from_destination)?.is_ready() {

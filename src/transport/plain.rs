@@ -2,7 +2,7 @@
 
 use super::queue::{Queue, affordable, allowance, class_for};
 use super::{Carrier, Stream, StreamError};
-use crate::buffer::{Buffer, Class, Pool};
+use crate::buffer::{Buffer, Class, Pool, Turn};
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
 use std::task::{Context, Poll, ready};
@@ -22,6 +22,7 @@ pub(crate) struct Plain<C> {
     received: VecDeque<Buffer>,
     queue: Queue,
     appetite: usize,
+    turn: Turn,
     ended: bool,
 }
 
@@ -34,6 +35,7 @@ impl<C: Carrier> Plain<C> {
             received: VecDeque::new(),
             queue: Queue::default(),
             appetite: APPETITE.0,
+            turn: Turn::default(),
             ended: false,
         }
     }
@@ -52,10 +54,11 @@ impl<C: Carrier> Plain<C> {
         for (index, slot) in buffers.iter_mut().take(count).enumerate() {
             match self.pool.take(class) {
                 Some(buffer) => *slot = buffer,
-                None if index == 0 => *slot = ready!(self.pool.poll_take(cx, Class::Small)),
+                None if index == 0 => *slot = ready!(self.pool.poll_take(cx, Class::Small, &mut self.turn)),
                 None => break,
             }
         }
+        self.turn.pass();
         Poll::Ready(buffers)
     }
 }
@@ -133,7 +136,12 @@ impl<C: Carrier> Stream for Plain<C> {
         self.carrier.poll_close(cx).map_err(StreamError::from)
     }
 
+    fn pass_turn(&mut self) {
+        self.turn.pass();
+    }
+
     fn abort(&mut self) {
+        self.turn.pass();
         self.received.clear();
         self.queue.clear();
         self.carrier.abort();

@@ -58,6 +58,9 @@ pub(crate) trait Stream {
     /// takes in one piece without a copy. A buffer is taken from the pool only when data is at hand.
     fn poll_recv(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Buffer>, StreamError>>;
 
+    /// Gives up its turn to get memory, if [`Stream::poll_recv`] waits for that: it is not going to be polled for now.
+    fn pass_turn(&mut self) {}
+
     /// Waits until [`Stream::send`] may be called.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>>;
 

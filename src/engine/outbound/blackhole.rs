@@ -3,7 +3,7 @@
 use super::super::shard::Shard;
 use super::{LocalFuture, OpenError, OpenedStream, Outbound};
 use crate::addr::Target;
-use crate::buffer::{Buffer, Class, Pool};
+use crate::buffer::{Buffer, Class, Pool, Turn};
 use crate::config::Level;
 use crate::time::Moment;
 use crate::transport::{Datagram, Datagrams, Stream, StreamError};
@@ -54,7 +54,8 @@ impl Outbound for Blackhole {
         _: Target,
     ) -> LocalFuture<Result<OpenedStream, OpenError>> {
         let answer = if self.http { Answer::AfterRequest(shard.pool.clone()) } else { Answer::None };
-        let stream = Hole { answer, asked: false, patience: Box::pin(sleep(PATIENCE)) };
+        let stream =
+            Hole { answer, asked: false, turn: Turn::default(), patience: Box::pin(sleep(PATIENCE)) };
         // Nothing is worth waiting for once our side has ended.
         let level = Level { uplink_only: Duration::ZERO, ..Level::default() };
         Box::pin(async move { Ok(OpenedStream { stream: Box::new(stream), level }) })
@@ -83,6 +84,7 @@ enum Answer {
 struct Hole {
     answer: Answer,
     asked: bool,
+    turn: Turn,
     patience: Pin<Box<Sleep>>,
 }
 
@@ -91,7 +93,7 @@ impl Stream for Hole {
         match &self.answer {
             Answer::Given => Poll::Ready(Ok(None)),
             Answer::AfterRequest(pool) if self.asked => {
-                let mut page = ready!(pool.poll_take(cx, Class::Small));
+                let mut page = ready!(pool.poll_take(cx, Class::Small, &mut self.turn));
                 page.append(FORBIDDEN);
                 self.answer = Answer::Given;
                 Poll::Ready(Ok(Some(page)))

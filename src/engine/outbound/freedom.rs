@@ -3,7 +3,7 @@
 use super::super::shard::Shard;
 use super::{Answer, LocalFuture, OpenError, OpenedStream, Outbound, level};
 use crate::addr::{Host, Target};
-use crate::buffer::{Class, Pool};
+use crate::buffer::{Class, Pool, Turn};
 use crate::config::{self, DomainStrategy};
 use crate::time::Moment;
 use crate::transport::dial::{self, DialError};
@@ -110,8 +110,14 @@ impl Outbound for Freedom {
             let socket = protect::udp_socket_unconnected(&shard, remote)
                 .await
                 .map_err(|error| answered(&shard, DialError::socket(error, started)))?;
-            Ok(Box::new(Direct { socket, shard, target, remote, waiting: VecDeque::new() })
-                as Box<dyn Datagrams>)
+            Ok(Box::new(Direct {
+                socket,
+                shard,
+                target,
+                remote,
+                waiting: VecDeque::new(),
+                turn: Turn::default(),
+            }) as Box<dyn Datagrams>)
         })
     }
 }
@@ -125,6 +131,7 @@ struct Direct {
     remote: SocketAddr,
     /// Datagrams that the socket had no room for, oldest first.
     waiting: VecDeque<(Datagram, SocketAddr)>,
+    turn: Turn,
 }
 
 impl Direct {
@@ -156,7 +163,7 @@ impl Datagrams for Direct {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Datagram>, StreamError>> {
         loop {
             ready!(self.socket.poll_recv_ready(cx))?;
-            let mut buffer = ready!(self.shard.pool.poll_take(cx, Class::Large));
+            let mut buffer = ready!(self.shard.pool.poll_take(cx, Class::Large, &mut self.turn));
             let mut bytes = ReadBuf::new(buffer.spare_mut());
             let from = match ready!(self.socket.poll_recv_from(cx, &mut bytes)) {
                 Ok(from) => from,

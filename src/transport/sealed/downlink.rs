@@ -3,7 +3,7 @@
 use super::super::Carrier;
 use super::super::queue::{affordable, class_for};
 use super::super::stream::StreamError;
-use crate::buffer::{Buffer, Class, Pool};
+use crate::buffer::{Buffer, Class, Pool, Turn};
 use crate::vmess::chunk::{OpenError, Opened};
 use crate::vmess::client::Downlink;
 use std::collections::VecDeque;
@@ -28,6 +28,7 @@ pub(super) struct Opening {
     opened: Buffer,
     /// Payload that waits to be handed on, as ranges of the slab of `opened`.
     spans: VecDeque<Range<usize>>,
+    turn: Turn,
     /// Whether neighbouring payload may become one piece.
     merges: bool,
     /// Whether the response header came without payload behind it.
@@ -44,6 +45,7 @@ impl Opening {
             need: 0,
             opened: Buffer::empty(),
             spans: VecDeque::new(),
+            turn: Turn::default(),
             merges,
             alone: false,
             ended: false,
@@ -75,8 +77,14 @@ impl Opening {
         self.ended
     }
 
+    /// Gives up its turn to get memory.
+    pub(super) fn pass_turn(&mut self) {
+        self.turn.pass();
+    }
+
     /// Drops everything.
     pub(super) fn clear(&mut self) {
+        self.turn.pass();
         self.tail = Buffer::empty();
         self.opened = Buffer::empty();
         self.spans = VecDeque::new();
@@ -124,11 +132,12 @@ impl Opening {
         carrier: &mut C,
         pool: &Pool,
     ) -> Poll<Result<(), StreamError>> {
-        let class = affordable(pool).max(class_for(self.need.max(self.tail.len() + 1)));
-        let mut buffer = match pool.take(class) {
+        let least = class_for(self.need.max(self.tail.len() + 1));
+        let mut buffer = match pool.take(affordable(pool).max(least)) {
             Some(buffer) => buffer,
-            None => ready!(pool.poll_take(cx, class_for(self.need.max(self.tail.len() + 1)))),
+            None => ready!(pool.poll_take(cx, least, &mut self.turn)),
         };
+        self.turn.pass();
         buffer.append(&self.tail);
         let read = carrier.poll_read(cx, buffer.spare_mut());
         let n = ready!(read).map_err(StreamError::from)?;

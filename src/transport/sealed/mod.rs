@@ -180,6 +180,10 @@ impl<C: Carrier> Stream for SealedStream<C> {
         Poll::Ready(Ok(received))
     }
 
+    fn pass_turn(&mut self) {
+        self.0.opening.pass_turn();
+    }
+
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         self.0.poll_ready(cx)
     }

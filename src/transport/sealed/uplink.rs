@@ -1,9 +1,9 @@
 //! The way up: payload in, sealed records out, the request header first.
 
 use super::super::Carrier;
-use super::super::queue::{Queue, allowance};
+use super::super::queue::{Queue, allowance, class_for};
 use super::super::stream::StreamError;
-use crate::buffer::{Buffer, HEADROOM, Pool, TAILROOM};
+use crate::buffer::{Buffer, HEADROOM, Pool, TAILROOM, Turn};
 use crate::engine::Shard;
 use crate::entropy::Entropy;
 use crate::vmess::chunk::TERMINATOR;
@@ -44,6 +44,7 @@ pub(super) struct Sealing {
     plain: Queue,
     /// Records that the carrier has not taken yet. Nothing is sealed while there are any.
     sealed: Queue,
+    turn: Turn,
     /// Payload bytes since the stream was last cold, as far as they matter.
     warmth: usize,
     last_sealed: Instant,
@@ -60,6 +61,7 @@ impl Sealing {
             head: header,
             plain: Queue::default(),
             sealed: Queue::default(),
+            turn: Turn::default(),
             warmth: 0,
             last_sealed: Instant::now(),
             end: End::Open,
@@ -99,7 +101,11 @@ impl Sealing {
 
     /// Drops the oldest payload that has not been sealed; whether there was any.
     pub(super) fn drop_oldest(&mut self) -> bool {
-        self.plain.pop().is_some()
+        let dropped = self.plain.pop().is_some();
+        if self.plain.is_empty() {
+            self.turn.pass();
+        }
+        dropped
     }
 
     /// Whether sealed bytes are under way.
@@ -109,6 +115,7 @@ impl Sealing {
 
     /// Drops everything.
     pub(super) fn clear(&mut self) {
+        self.turn.pass();
         self.plain.clear();
         self.sealed.clear();
         self.head = Vec::new();
@@ -167,14 +174,16 @@ impl Sealing {
             let mut limit = limit;
             while self.sealed.bytes() < BATCH {
                 let Some(payload) = self.plain.pop() else { break };
+                let class = class_for(payload.len().min(limit));
                 let len = match self.seal_one(payload, limit, &shard.pool, entropy)? {
                     Some(len) => len,
                     None if self.sealed.is_empty() => {
-                        shard.pool.wait(cx);
+                        shard.pool.wait(cx, class, &mut self.turn);
                         return Poll::Pending;
                     }
                     None => break,
                 };
+                self.turn.pass();
                 self.warmth = (self.warmth + len).min(WARM_UP);
                 if self.warmth == WARM_UP {
                     limit = self.sealer.max_payload();

@@ -31,6 +31,10 @@ impl<S: Stream> Stream for Early<S> {
         Poll::Ready(Ok(Some(piece)))
     }
 
+    fn pass_turn(&mut self) {
+        self.stream.pass_turn();
+    }
+
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         self.stream.poll_ready(cx)
     }
