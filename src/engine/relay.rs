@@ -97,7 +97,7 @@ impl<M: Meter> Relaying<M> {
     /// Takes both ends; nothing is done before the first poll.
     pub(crate) fn new(local: Box<dyn Stream>, remote: Box<dyn Stream>, terms: Terms, meter: M) -> Self {
         let relay = Relay::new(local, remote, terms, meter.slept());
-        let timer = Box::pin(sleep_until(relay.armed));
+        let timer = Box::pin(sleep_until(relay.nearest()));
         Self { relay, meter, timer }
     }
 
@@ -210,7 +210,8 @@ struct Relay {
     up: Direction,
     down: Direction,
     last_moved: Instant,
-    armed: Instant,
+    /// What the timer is set to, once something has been waited for.
+    armed: Option<Instant>,
     /// How long the device had slept at the last look. What it has slept since moves `last_moved` back.
     slept: Duration,
     /// Whether payload or the header alone has gone up.
@@ -221,20 +222,18 @@ struct Relay {
 impl Relay {
     fn new(local: Box<dyn Stream>, remote: Box<dyn Stream>, terms: Terms, slept: Duration) -> Self {
         let now = Instant::now();
-        let mut relay = Self {
+        Self {
             local,
             remote,
             terms,
             up: Direction::new(),
             down: Direction::new(),
             last_moved: now,
-            armed: now,
+            armed: None,
             slept,
             greeted: false,
             answer: Answer::NotDue,
-        };
-        relay.armed = relay.nearest();
-        relay
+        }
     }
 
     fn poll(
@@ -354,9 +353,9 @@ impl Relay {
     ) -> Poll<Result<(), RelayError>> {
         loop {
             let nearest = self.nearest();
-            if nearest < self.armed {
+            if self.armed.is_none_or(|armed| nearest < armed) {
                 timer.as_mut().reset(nearest);
-                self.armed = nearest;
+                self.armed = Some(nearest);
             }
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
@@ -373,8 +372,7 @@ impl Relay {
             if self.is_header_due(now) {
                 return Poll::Ready(Ok(()));
             }
-            self.armed = self.nearest();
-            timer.as_mut().reset(self.armed);
+            self.armed = None;
         }
     }
 

@@ -20,6 +20,7 @@ struct Told {
     down: Cell<usize>,
     silent: Cell<u32>,
     slept: Cell<Duration>,
+    polls: Cell<u32>,
     closed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -35,6 +36,7 @@ impl Meter for Rc<Told> {
     }
 
     fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.polls.set(self.polls.get() + 1);
         *self.waker.borrow_mut() = Some(cx.waker().clone());
         if self.closed.get() { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -113,6 +115,24 @@ impl Bench {
 
 async fn run(test: impl Future<Output = ()>) {
     LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_that_has_gone_is_not_waited_for() {
+    run(async {
+        let bench = sealed(terms());
+        bench.app.borrow_mut().feed(b"at once");
+        settle().await;
+        let polls = bench.told.polls.get();
+        tokio::time::advance(HEADER_ALONE * 2).await;
+        settle().await;
+        assert_eq!(
+            (bench.server.borrow().writes.len(), bench.told.polls.get()),
+            (1, polls),
+            "woken for nothing"
+        );
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
