@@ -70,7 +70,7 @@ pub(crate) fn serve_stream(
 ) -> impl Future<Output = ()> {
     let connection = register(&shard, &flow, &*outbound);
     async move {
-        let opened = open_registered(&shard, &flow, &outbound, &connection).await;
+        let opened = open_registered(&shard, &flow, &outbound, &connection, local.reset()).await;
         match opened {
             Ok(opened) => relaying(shard, outbound, connection, local, opened).await,
             Err(_) => local.abort(),
@@ -78,7 +78,8 @@ pub(crate) fn serve_stream(
     }
 }
 
-/// Opens the outbound, for inbounds that answer their app only after that.
+/// Opens the outbound, for inbounds that answer their app only after that. It is given up when `gone` ends: the app has
+/// left. An app that has merely ended its direction still wants the other one.
 ///
 /// # Errors
 /// [`OpenError`]; it has been logged.
@@ -86,9 +87,10 @@ pub(crate) async fn open(
     shard: &Rc<Shard>,
     flow: &Flow,
     outbound: &Rc<dyn Outbound>,
+    gone: impl Future<Output = ()>,
 ) -> Result<Accepted, OpenError> {
     let connection = register(shard, flow, &**outbound);
-    let opened = open_registered(shard, flow, outbound, &connection).await?;
+    let opened = open_registered(shard, flow, outbound, &connection, gone).await?;
     Ok(Accepted { opened, connection })
 }
 
@@ -114,9 +116,10 @@ async fn open_registered(
     flow: &Flow,
     outbound: &Rc<dyn Outbound>,
     connection: &Connection,
+    gone: impl Future<Output = ()>,
 ) -> Result<OpenedStream, OpenError> {
     let opening = Rc::clone(outbound).open_stream(Rc::clone(shard), flow.target.clone());
-    let result = match unless_closed(connection, opening).await {
+    let result = match unless_closed(connection, gone, opening).await {
         Some(result) => result,
         None => {
             let error = Error::new(ErrorKind::Stopped, "the connection was closed while it was being opened");
@@ -196,14 +199,21 @@ impl Meter for Gauge {
     }
 }
 
-/// Runs a future unless the connection is closed from outside; then `None`.
-async fn unless_closed<F: Future>(connection: &Connection, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
+/// Runs a future unless the connection is closed from outside, or the app is gone; then `None`.
+async fn unless_closed<F: Future>(
+    connection: &Connection,
+    gone: impl Future<Output = ()>,
+    future: F,
+) -> Option<F::Output> {
+    let (mut gone, mut future) = (pin!(gone), pin!(future));
     poll_fn(|cx| {
         if connection.poll_closed(cx).is_ready() {
             return Poll::Ready(None);
         }
-        future.as_mut().poll(cx).map(Some)
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        gone.as_mut().poll(cx).map(|()| None)
     })
     .await
 }

@@ -1,6 +1,8 @@
 //! The one trait that every carrier implements.
 
+use std::future::{Future, pending};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// A reliable, ordered byte stream to a server, half-closable in the direction away from us.
@@ -36,6 +38,11 @@ pub(crate) trait Carrier {
 
     /// Ends our direction as this carrier does it: FIN on raw TCP, close_notify without FIN on TLS.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ends when the peer has reset the connection, and reads nothing for that. A carrier that cannot tell waits for ever.
+    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        Box::pin(pending())
+    }
 
     /// Makes dropping this carrier abort it (a RST on TCP), so that the peer cannot take a cut stream for a whole one.
     fn abort(&mut self);

@@ -4,7 +4,9 @@ use super::queue::{Queue, affordable, allowance, class_for};
 use super::{Carrier, Stream, StreamError};
 use crate::buffer::{Buffer, Class, Pool, Turn};
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io::IoSliceMut;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 /// The most buffers that one read fills.
@@ -134,6 +136,10 @@ impl<C: Carrier> Stream for Plain<C> {
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         ready!(self.poll_flush(cx))?;
         self.carrier.poll_close(cx).map_err(StreamError::from)
+    }
+
+    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        self.carrier.reset()
     }
 
     fn pass_turn(&mut self) {

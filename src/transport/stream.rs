@@ -2,7 +2,9 @@
 
 use crate::addr::Target;
 use crate::buffer::Buffer;
+use std::future::{Future, pending};
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// Why a stream or datagram flow failed after it was open.
@@ -57,6 +59,11 @@ pub(crate) trait Stream {
     /// At most `max` bytes are read when the stream reads into a buffer of its own choice: the most that the other end
     /// takes in one piece without a copy. A buffer is taken from the pool only when data is at hand.
     fn poll_recv(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Buffer>, StreamError>>;
+
+    /// Ends when the peer has reset the connection, and reads nothing for that. A stream that cannot tell waits for ever.
+    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        Box::pin(pending())
+    }
 
     /// Gives up its turn to get memory, if [`Stream::poll_recv`] waits for that: it is not going to be polled for now.
     fn pass_turn(&mut self) {}

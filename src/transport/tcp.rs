@@ -2,6 +2,7 @@
 
 use super::{Carrier, Plain};
 use crate::buffer::Pool;
+use std::future::{Future, pending};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -77,9 +78,21 @@ impl Carrier for TcpCarrier {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
+    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        Box::pin(reset(&self.stream))
+    }
+
     fn abort(&mut self) {
         // Fails only on a socket that is gone already.
         let _ = self.stream.set_zero_linger();
+    }
+}
+
+/// Ends when a socket's peer has reset the connection, whatever is still to be read from it.
+pub(crate) async fn reset(stream: &TcpStream) {
+    if stream.ready(Interest::ERROR).await.is_err() {
+        // The runtime is ending, and the task with it.
+        pending::<()>().await;
     }
 }
 

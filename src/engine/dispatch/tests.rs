@@ -3,7 +3,9 @@
 use super::*;
 use crate::addr::Host;
 use crate::config::{self, Config, Outbound as Settings, OutboundProtocol, Rule, VmessServer, VmessUser};
+use crate::engine::outbound::LocalFuture;
 use crate::transport::Plain;
+use crate::transport::tcp::TcpPayload;
 use crate::transport::testing::{Script, config};
 use crate::vmess::{Id, Security};
 use std::cell::RefCell;
@@ -129,6 +131,77 @@ async fn a_closed_connection_ends_while_it_is_opened_and_while_it_runs() {
                 assert!(script.borrow().aborted && !script.borrow().closed);
                 drop(theirs);
             }
+        })
+        .await;
+}
+
+/// An outbound that never gets anywhere, and tells when it is given up.
+struct Stuck(Arc<str>, Rc<RefCell<u32>>);
+
+struct Given(Rc<RefCell<u32>>);
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        *self.0.borrow_mut() += 1;
+    }
+}
+
+impl Outbound for Stuck {
+    fn tag(&self) -> &Arc<str> {
+        &self.0
+    }
+
+    fn connects_target(&self) -> bool {
+        false
+    }
+
+    fn admits(&self, _: Moment) -> bool {
+        true
+    }
+
+    fn open_stream(self: Rc<Self>, _: Rc<Shard>, _: Target) -> LocalFuture<Result<OpenedStream, OpenError>> {
+        let given = Given(Rc::clone(&self.1));
+        Box::pin(async move {
+            let _given = given;
+            std::future::pending().await
+        })
+    }
+
+    fn open_datagrams(
+        self: Rc<Self>,
+        _: Rc<Shard>,
+        _: Target,
+    ) -> LocalFuture<Result<Box<dyn crate::transport::Datagrams>, OpenError>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_resets_while_the_server_is_dialled_ends_the_dial_and_one_that_ends_does_not() {
+    LocalSet::new()
+        .run_until(async {
+            let (listener, addr) = listener().await;
+            let shard = with_outbounds(config().outbounds);
+            let given = Rc::new(RefCell::new(0));
+            for early in [false, true] {
+                let mut theirs = tokio::net::TcpStream::connect(addr).await.expect("connect");
+                let (ours, _) = listener.accept().await.expect("accept");
+                let local = Box::new(TcpPayload::from_tcp(ours, shard.pool.clone()));
+                let outbound: Rc<dyn Outbound> = Rc::new(Stuck("stuck".into(), Rc::clone(&given)));
+                let flow = flow(&shard, addr);
+                let task = shard.spawn(serve_stream(Rc::clone(&shard), flow, outbound, local));
+                if early {
+                    theirs.write_all(&[7; 100]).await.expect("written");
+                }
+                theirs.shutdown().await.expect("ended");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                assert!(!task.is_finished(), "the app still reads");
+                theirs.set_zero_linger().expect("linger");
+                drop(theirs);
+                tokio::time::timeout(Duration::from_secs(5), task).await.expect("in time").expect("served");
+                assert_eq!(*given.borrow(), u32::from(early) + 1);
+            }
+            assert!(shard.connections.is_empty());
         })
         .await;
 }

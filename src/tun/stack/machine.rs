@@ -181,6 +181,11 @@ impl Stack {
         self.tcp.release(self.now, flow);
     }
 
+    /// Whether a flow is gone: reset by either side, or released. [`Event::TcpReadable`] tells when.
+    pub fn is_gone(&self, flow: FlowId) -> bool {
+        self.tcp.is_gone(flow)
+    }
+
     /// Whether everything sent, FIN included, has been acknowledged. After a no, [`Event::TcpWritable`] tells when.
     pub fn all_acked(&self, flow: FlowId) -> bool {
         self.tcp.all_acked(flow)

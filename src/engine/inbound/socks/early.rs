@@ -2,6 +2,8 @@
 
 use crate::buffer::Buffer;
 use crate::transport::{Stream, StreamError};
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// A SOCKS client's stream with what the client sent right behind its request.
@@ -29,6 +31,10 @@ impl<S: Stream> Stream for Early<S> {
         let piece = self.early.slice(0..n);
         self.early.advance(n);
         Poll::Ready(Ok(Some(piece)))
+    }
+
+    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        self.stream.reset()
     }
 
     fn pass_turn(&mut self) {

@@ -10,7 +10,7 @@ use crate::config::LogLevel;
 use crate::engine::dispatch::{self, Flow};
 use crate::engine::outbound::Answer;
 use crate::transport::Stream;
-use crate::transport::tcp::TcpPayload;
+use crate::transport::tcp::{TcpPayload, reset};
 use socket2::SockRef;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -108,7 +108,7 @@ async fn connect(server: &Server, stream: TcpStream, flow: Flow, early: Buffer) 
         }
         return;
     }
-    match dispatch::open(&shard, &flow, &outbound).await {
+    match dispatch::open(&shard, &flow, &outbound, reset(&stream)).await {
         Ok(opened) => {
             if write_all(&stream, &Reply::Succeeded.bytes()).await.is_ok() {
                 let local = local(stream, early, &shard.pool);

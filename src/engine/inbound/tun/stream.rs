@@ -1,9 +1,11 @@
 //! A TCP flow of the stack as a stream that can be relayed.
 
-use super::Inner;
+use super::{Inner, tcp};
 use crate::buffer::{Buffer, Class};
 use crate::transport::{Stream, StreamError};
 use crate::tun::stack::{FlowId, Received};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -67,6 +69,10 @@ impl Stream for TunStream {
                 Poll::Ready(Err(StreamError::Reset))
             }
         }
+    }
+
+    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        Box::pin(tcp::gone(&self.inner, self.flow))
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {

@@ -126,9 +126,18 @@ pub(super) fn established(inner: &Rc<Inner>, flow: FlowId) {
     }
 }
 
+/// Ends when the app has reset a flow, or it is gone for another reason.
+pub(super) async fn gone(inner: &Inner, flow: FlowId) {
+    poll_fn(|cx| {
+        inner.slots.borrow_mut().wait(flow, cx);
+        if inner.stack.borrow().is_gone(flow) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 /// Opens the outbound and lets the app know how that went before it is answered.
 async fn open_first(inner: Rc<Inner>, flow: FlowId, info: dispatch::Flow, outbound: Rc<dyn Outbound>) {
-    let opened = dispatch::open(&inner.shard, &info, &outbound).await;
+    let opened = dispatch::open(&inner.shard, &info, &outbound, gone(&inner, flow)).await;
     match opened {
         Err(error) => {
             let how = match error.answer {

@@ -327,6 +327,11 @@ impl Tcp {
         }
     }
 
+    /// Whether a flow is gone, or released.
+    pub(crate) fn is_gone(&self, id: FlowId) -> bool {
+        self.slots.get(id).is_none_or(|flow| flow.released)
+    }
+
     /// Whether everything sent, FIN included, is acknowledged; so it is for a flow that is gone.
     pub(crate) fn all_acked(&self, id: FlowId) -> bool {
         self.slots.get(id).is_none_or(|flow| flow.released || flow.all_acked())
