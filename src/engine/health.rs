@@ -160,7 +160,7 @@ impl Health {
         }
     }
 
-    /// A flow has sent data and ended, or waited 10 s, without any answer.
+    /// A flow has sent data and ended, or waited 10 s, without any answer; or its carrier died unheard.
     pub(crate) fn silent(&self, outbound: &str) {
         let now = self.shared.clock.now();
         let told = self.with(outbound, |server| {

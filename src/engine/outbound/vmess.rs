@@ -247,6 +247,10 @@ impl Witness for Watch {
         self.shard.health.rejected(&self.outbound, self.security);
     }
 
+    fn lost(&self) {
+        self.shard.health.silent(&self.outbound);
+    }
+
     fn terminated(&self) {
         self.terminates.set(true);
     }

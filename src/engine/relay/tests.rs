@@ -51,6 +51,7 @@ struct Nobody;
 impl Witness for Nobody {
     fn answered(&self) {}
     fn rejected(&self) {}
+    fn lost(&self) {}
     fn terminated(&self) {}
     fn terminates(&self) -> bool {
         false

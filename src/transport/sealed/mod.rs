@@ -30,6 +30,9 @@ pub(crate) trait Witness {
     /// The carrier closed before a valid response header.
     fn rejected(&self);
 
+    /// The carrier of a flow that had been answered died because nothing comes back from the server any more.
+    fn lost(&self);
+
     /// The server has sent a terminating chunk on a TCP stream.
     fn terminated(&self);
 
@@ -149,11 +152,21 @@ impl<C: Carrier> Sealed<C> {
         if error == StreamError::Rejected {
             self.witness.rejected();
         }
+        if self.answered && is_silence(&error) {
+            self.witness.lost();
+        }
         self.sealing.clear();
         self.opening.clear();
         self.failure = Some(error.clone());
         error
     }
+}
+
+/// Whether a carrier died of a server that cannot be heard of: what was sent stayed unacknowledged, or a router on the way
+/// said so.
+const fn is_silence(error: &StreamError) -> bool {
+    use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable};
+    matches!(error, StreamError::Timeout(_) | StreamError::Io(HostUnreachable | NetworkUnreachable))
 }
 
 /// A TCP flow through a VMess server.

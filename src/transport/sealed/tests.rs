@@ -14,6 +14,7 @@ use std::time::Duration;
 struct Told {
     answered: Cell<u32>,
     rejected: Cell<u32>,
+    lost: Cell<u32>,
     terminates: Cell<bool>,
 }
 
@@ -24,6 +25,10 @@ impl Witness for Told {
 
     fn rejected(&self) {
         self.rejected.set(self.rejected.get() + 1);
+    }
+
+    fn lost(&self) {
+        self.lost.set(self.lost.get() + 1);
     }
 
     fn terminated(&self) {
@@ -389,6 +394,27 @@ async fn a_server_that_ends_its_streams_is_cut_off_where_it_does_not() {
         "V2Ray says no more when a target says nothing"
     );
     assert_eq!(told.rejected.get(), 0);
+}
+
+#[tokio::test]
+async fn a_carrier_that_dies_unheard_after_the_answer_is_told_and_is_no_end() {
+    for (answered, kind, error) in [
+        (true, io::ErrorKind::TimedOut, StreamError::Timeout("unacknowledged data")),
+        (true, io::ErrorKind::HostUnreachable, StreamError::Io(io::ErrorKind::HostUnreachable)),
+        // The relay tells of flows that were never answered.
+        (false, io::ErrorKind::TimedOut, StreamError::Timeout("unacknowledged data")),
+    ] {
+        let mut bench = bench(Security::Aes128Gcm);
+        bench.flush();
+        if answered {
+            let answer = bench.server().answer();
+            bench.script.borrow_mut().feed(&answer);
+            assert!(bench.receive().0.is_pending());
+        }
+        bench.script.borrow_mut().end(Err(kind));
+        assert_eq!(bench.receive().0, Poll::Ready(Err(error)));
+        assert_eq!((bench.told.lost.get(), bench.told.rejected.get()), (u32::from(answered), 0));
+    }
 }
 
 #[tokio::test]
