@@ -181,6 +181,62 @@ fn a_target_that_refuses_is_a_reset() {
     });
 }
 
+/// A listener whose queue is full, so that connections to it hang; and those that fill it.
+async fn hanging() -> (socket2::Socket, u16, Vec<tokio::net::TcpStream>) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&addr("127.0.0.1:0").into()).expect("bound");
+    socket.listen(0).expect("listening");
+    let address = socket.local_addr().ok().and_then(|local| local.as_socket()).expect("bound");
+    let mut held = Vec::new();
+    let connect =
+        || tokio::time::timeout(Duration::from_millis(200), tokio::net::TcpStream::connect(address));
+    while let Ok(connected) = connect().await {
+        held.push(connected.expect("connected"));
+    }
+    (socket, address.port(), held)
+}
+
+#[test]
+fn an_app_that_resets_while_the_server_is_dialled_ends_the_dial() {
+    run(async {
+        let (_listener, port, _held) = hanging().await;
+        let mut config = config();
+        config.outbounds[0].protocol = vmess_to(port);
+        let Bench { shard, tun: _tun, kernel } = Bench::start(config);
+        let mut client = Client::connect(kernel, "9.9.9.9:80");
+        client.until(|socket| socket.may_send()).await;
+        client.until(|socket| socket.send_slice(b"early").is_ok()).await;
+        let stats = &shard.shared.stats;
+        client.until(|_| stats.tcp_open.load(Relaxed) == 1).await;
+        client.until(|socket| socket.send_queue() == 0).await;
+        let started = tokio::time::Instant::now();
+        client
+            .until(|socket| {
+                socket.abort();
+                stats.tcp_open.load(Relaxed) == 0
+            })
+            .await;
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        assert_eq!((stats.dial_failures.load(Relaxed), shard.pool.used()), (0, 0));
+    });
+}
+
+/// A VMess outbound whose server is on this machine.
+fn vmess_to(port: u16) -> OutboundProtocol {
+    let user = crate::config::VmessUser {
+        id: crate::vmess::Id::from_bytes([7; 16]),
+        alter_id: 0,
+        security: crate::vmess::Security::Auto,
+        level: 0,
+        email: String::new(),
+        authenticated_length: false,
+        no_termination_signal: false,
+    };
+    let target = addr(&format!("127.0.0.1:{port}")).into();
+    let servers = vec![crate::config::VmessServer { target, users: vec![user] }];
+    OutboundProtocol::Vmess(crate::config::Vmess { servers })
+}
+
 #[test]
 fn dns_over_tls_to_the_address_in_the_tunnel_is_refused_and_dns_over_tcp_is_not() {
     run(async {
