@@ -6,7 +6,7 @@ use crate::addr::{Network, Target};
 use crate::time::Moment;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -42,6 +42,8 @@ pub(crate) struct Connection {
     opening: Opening,
     uplink: Cell<u64>,
     downlink: Cell<u64>,
+    /// Our own address that the outbound's connection is bound to, once it is known.
+    local: Cell<Option<IpAddr>>,
     closed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     open: Rc<RefCell<BTreeMap<u64, Weak<Connection>>>>,
@@ -61,6 +63,7 @@ impl Connections {
             opening,
             uplink: Cell::new(0),
             downlink: Cell::new(0),
+            local: Cell::new(None),
             closed: Cell::new(false),
             waker: RefCell::new(None),
             open: Rc::clone(&self.open),
@@ -95,9 +98,12 @@ impl Connections {
         })
     }
 
-    /// Closes those that the predicate picks, and returns how many that were.
-    pub(crate) fn close_where(&self, mut picks: impl FnMut(&Opening) -> bool) -> usize {
-        self.close_picked(|connection| picks(&connection.opening))
+    /// Closes those that the predicate picks by our own address that they are bound to, and returns how many that were.
+    pub(crate) fn close_where(&self, mut picks: impl FnMut(Option<IpAddr>) -> bool) -> usize {
+        let mut picked: Vec<Rc<Connection>> = self.open.borrow().values().filter_map(Weak::upgrade).collect();
+        picked.retain(|connection| picks(connection.local.get()));
+        picked.iter().for_each(|connection| connection.close());
+        picked.len()
     }
 
     /// Lets the tasks that serve them look at the time anew.
@@ -109,15 +115,6 @@ impl Connections {
     /// Closes all, and returns how many that were.
     pub(crate) fn close_all(&self) -> usize {
         self.close_where(|_| true)
-    }
-}
-
-impl Connections {
-    fn close_picked(&self, mut picks: impl FnMut(&Connection) -> bool) -> usize {
-        let picked: Vec<Rc<Connection>> =
-            self.open.borrow().values().filter_map(Weak::upgrade).filter(|c| picks(c)).collect();
-        picked.iter().for_each(|connection| connection.close());
-        picked.len()
     }
 }
 
@@ -148,6 +145,11 @@ impl Connection {
     /// Payload bytes up and down so far.
     pub(crate) fn counted(&self) -> (u64, u64) {
         (self.uplink.get(), self.downlink.get())
+    }
+
+    /// Notes our own address that the outbound's connection is bound to.
+    pub(crate) fn bound_to(&self, local: Option<IpAddr>) {
+        self.local.set(local.map(|ip| ip.to_canonical()));
     }
 
     /// Asks the task that serves it to end it.
@@ -260,6 +262,6 @@ mod tests {
             assert!(shard.connections.close(id));
         };
         tokio::join!(served, closer);
-        assert_eq!(shard.connections.close_where(|opening| opening.network == Network::Udp), 0);
+        assert_eq!(shard.connections.close_where(|local| local.is_some()), 0);
     }
 }

@@ -141,6 +141,7 @@ fn relaying(
     local: Box<dyn Stream>,
     opened: OpenedStream,
 ) -> impl Future<Output = ()> {
+    connection.bound_to(opened.stream.local_ip());
     let waited = shard.clock.now().since(connection.accepted());
     let terms = Terms {
         conn_idle: opened.level.conn_idle,

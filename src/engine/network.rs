@@ -3,17 +3,19 @@
 use super::api::{Event, NetworkInfo};
 use super::shard::Shard;
 use crate::config::LogLevel;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How long changes gather: operating systems report a switch in several steps.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(250);
 
-/// Takes up the network that the host has described; `None`: there is none.
-pub(super) fn take_up(shard: &Shard, network: Option<NetworkInfo>) {
+/// Takes up the network that the host has described; `None`: there is none. `known` is the last one that there was: it may
+/// come back, and what was connected over it lives on until another one is there.
+pub(super) fn take_up(shard: &Shard, known: &mut Option<NetworkInfo>, network: Option<NetworkInfo>) {
     if *shard.network.borrow() == network && network.is_some() {
         return;
     }
-    let old = shard.network.replace(network.clone());
+    shard.network.replace(network.clone());
     shard.host.set_network(network.clone());
     shard.resolver.clear();
     shard.live().outbounds.iter().for_each(|outbound| outbound.network_changed());
@@ -21,15 +23,24 @@ pub(super) fn take_up(shard: &Shard, network: Option<NetworkInfo>) {
     let Some(network) = network else {
         return shard.shared.log(LogLevel::Info, format_args!("no network"));
     };
-    if old.is_some_and(|old| leaves_nothing(&old, &network)) {
-        let closed = shard.connections.close_all();
+    if let Some(old) = known.replace(network.clone()) {
+        let closed = shard.connections.close_where(|local| is_dead(local, &old, &network));
         shard.shared.log(LogLevel::Info, format_args!("another network; connections closed: {closed}"));
     }
     shard.shared.emit(Event::NetworkChanged(network));
 }
 
-/// Whether no connection made over `old` can live on: none of our addresses on it is left. A temporary address that went
-/// away beside others says nothing: TCP finds out for itself within 30 s.
+/// Whether a connection that is bound to our address `local`, if that is known, has lost its path.
+fn is_dead(local: Option<IpAddr>, old: &NetworkInfo, new: &NetworkInfo) -> bool {
+    match local {
+        Some(local) if local.is_loopback() || new.addresses.contains(&local) => false,
+        Some(local) if old.addresses.contains(&local) && !new.addresses.is_empty() => true,
+        _ => leaves_nothing(old, new),
+    }
+}
+
+/// Whether no connection made over `old` can live on: none of our addresses on it is left. What is not known to be bound
+/// to an address that went away beside others may live; TCP finds out for itself within 30 s.
 fn leaves_nothing(old: &NetworkInfo, new: &NetworkInfo) -> bool {
     if old.addresses.is_empty() || new.addresses.is_empty() {
         return old.id != new.id;
@@ -40,6 +51,10 @@ fn leaves_nothing(old: &NetworkInfo, new: &NetworkInfo) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::Network;
+    use crate::engine::connections::{Connection, Opening};
+    use crate::transport::testing::shard;
+    use std::task::{Context, Waker};
 
     fn network(id: u64, addresses: &[&str]) -> NetworkInfo {
         let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
@@ -55,5 +70,46 @@ mod tests {
         assert!(leaves_nothing(&wifi, &network(1, &["10.0.0.9"])), "roamed");
         assert!(leaves_nothing(&network(1, &[]), &network(2, &[])));
         assert!(!leaves_nothing(&network(1, &[]), &network(1, &["10.0.0.9"])), "details came late");
+    }
+
+    #[test]
+    fn a_connection_dies_with_the_address_that_it_is_bound_to() {
+        let (old, new) =
+            (network(1, &["192.168.1.2", "2001:db8::1"]), network(1, &["192.168.1.2", "2001:db8::2"]));
+        let dead = |local: &str, new: &NetworkInfo| is_dead(local.parse().ok(), &old, new);
+        assert!(dead("2001:db8::1", &new), "a temporary address has gone");
+        assert!(!dead("192.168.1.2", &new));
+        assert!(!dead("unknown", &new));
+        let other = network(2, &["10.0.0.9"]);
+        assert!(dead("192.168.1.2", &other) && dead("192.168.7.7", &other) && dead("unknown", &other));
+        assert!(!dead("127.0.0.1", &other), "no network is below the loopback");
+        assert!(!dead("192.168.1.2", &network(1, &[])), "the same network, less well described");
+    }
+
+    #[tokio::test]
+    async fn a_network_in_between_that_is_none_hides_no_change() {
+        let shard = shard();
+        let opening = Opening {
+            network: Network::Tcp,
+            source: ([10, 0, 0, 1], 5).into(),
+            target: std::net::SocketAddr::from(([192, 0, 2, 1], 443)).into(),
+            inbound: "tun".into(),
+            outbound: "proxy".into(),
+            accepted: shard.clock.now(),
+        };
+        let connection = shard.connections.register(&shard.shared, opening);
+        let closed = || poll_immediate(&connection);
+        let (wifi, mut known) = (network(1, &["192.168.1.2"]), None);
+        take_up(&shard, &mut known, Some(wifi.clone()));
+        take_up(&shard, &mut known, None);
+        take_up(&shard, &mut known, Some(wifi));
+        assert!(!closed(), "the same one has come back");
+        take_up(&shard, &mut known, None);
+        take_up(&shard, &mut known, Some(network(2, &["10.0.0.9"])));
+        assert!(closed());
+    }
+
+    fn poll_immediate(connection: &Connection) -> bool {
+        connection.poll_closed(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 }

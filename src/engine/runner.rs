@@ -175,6 +175,7 @@ impl Server {
             let error = Error::new(ErrorKind::Stopped, "the tunnel was stopped before it had started");
             return Outcome::Unstarted(error, started);
         }
+        let mut known = network.clone();
         if let Some(network) = network {
             shard.host.set_network(Some(network.clone()));
             shard.network.replace(Some(network));
@@ -211,7 +212,7 @@ impl Server {
                 }
                 () = at(due) => {
                     if let Some((_, network)) = change.take() {
-                        network::take_up(&shard, network);
+                        network::take_up(&shard, &mut known, network);
                     }
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::future::{Future, pending};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -42,6 +43,11 @@ pub(crate) trait Carrier {
     /// Ends when the peer has reset the connection, and reads nothing for that. A carrier that cannot tell waits for ever.
     fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
         Box::pin(pending())
+    }
+
+    /// Our own address on the network, where the carrier has one.
+    fn local_ip(&self) -> Option<IpAddr> {
+        None
     }
 
     /// Makes dropping this carrier abort it (a RST on TCP), so that the peer cannot take a cut stream for a whole one.

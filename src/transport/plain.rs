@@ -6,6 +6,7 @@ use crate::buffer::{Buffer, Class, Pool, Turn};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::IoSliceMut;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -151,6 +152,10 @@ impl<C: Carrier> Stream for Plain<C> {
         self.received.clear();
         self.queue.clear();
         self.carrier.abort();
+    }
+
+    fn local_ip(&self) -> Option<IpAddr> {
+        self.carrier.local_ip()
     }
 }
 

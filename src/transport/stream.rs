@@ -4,6 +4,7 @@ use crate::addr::Target;
 use crate::buffer::Buffer;
 use std::future::{Future, pending};
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -95,6 +96,11 @@ pub(crate) trait Stream {
     fn answered(&self) -> bool {
         true
     }
+
+    /// Our own address on the network, where there is one: the stream dies with it.
+    fn local_ip(&self) -> Option<IpAddr> {
+        None
+    }
 }
 
 /// One datagram: its payload and the other side's address.
@@ -124,4 +130,9 @@ pub(crate) trait Datagrams {
 
     /// Moves what is queued to the operating system.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>>;
+
+    /// As [`Stream::local_ip`].
+    fn local_ip(&self) -> Option<IpAddr> {
+        None
+    }
 }

@@ -4,6 +4,7 @@ use super::{Carrier, Plain};
 use crate::buffer::Pool;
 use std::future::{Future, pending};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -80,6 +81,10 @@ impl Carrier for TcpCarrier {
 
     fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
         Box::pin(reset(&self.stream))
+    }
+
+    fn local_ip(&self) -> Option<IpAddr> {
+        self.stream.local_addr().ok().map(|local| local.ip())
     }
 
     fn abort(&mut self) {

@@ -100,6 +100,12 @@ async fn a_flow_is_served_counted_and_listed_while_it_lasts() {
             theirs.read_exact(&mut got).await.expect("read");
             let list = shard.connections.list(shard.clock.now());
             assert_eq!((list.len(), &*list[0].outbound, list[0].uplink_bytes), (1, "direct", 4));
+            let mut bound = Vec::new();
+            shard.connections.close_where(|local| {
+                bound.push(local);
+                false
+            });
+            assert_eq!(bound, [Some(addr.ip())]);
             theirs.write_all(b"pong!").await.expect("written");
             drop(theirs);
             script.borrow_mut().end(Ok(()));

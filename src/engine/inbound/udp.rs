@@ -170,6 +170,7 @@ async fn serve(
         }
         None => return Ok(()),
     };
+    connection.bound_to(datagrams.local_ip());
     state.refresh(shard.clock.now());
     let result = pump(&shard, &state, &connection, datagrams, deliver).await;
     if shard.shared.logs(LogLevel::Debug) {

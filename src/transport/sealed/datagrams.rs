@@ -7,6 +7,7 @@ use crate::engine::Shard;
 use crate::vmess::client::Connection;
 use crate::vmess::datagram;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
@@ -85,5 +86,9 @@ impl<C: Carrier> Datagrams for SealedDatagrams<C> {
         let sealed = self.queued.len().saturating_sub(self.sealed.sealing.waiting());
         self.queued.drain(..sealed);
         result
+    }
+
+    fn local_ip(&self) -> Option<IpAddr> {
+        self.sealed.carrier.local_ip()
     }
 }

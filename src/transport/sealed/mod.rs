@@ -18,6 +18,7 @@ use crate::engine::Shard;
 use crate::vmess::client::Connection;
 use closing::Closing;
 use downlink::Opening;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use uplink::Sealing;
@@ -225,6 +226,10 @@ impl<C: Carrier> Stream for SealedStream<C> {
 
     fn answered(&self) -> bool {
         self.0.answered
+    }
+
+    fn local_ip(&self) -> Option<IpAddr> {
+        self.0.carrier.local_ip()
     }
 }
 
