@@ -5,7 +5,7 @@ use super::inbound::socks::{self, Listening};
 use super::inbound::tun::{DEFAULT_MTU, Tun};
 use super::shard::{Live, Shard};
 use crate::addr::Cidr;
-use crate::config::{self, Config, Icmp, Inbound, InboundProtocol};
+use crate::config::{self, Config, Icmp, Inbound, InboundProtocol, LogLevel};
 use crate::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -61,10 +61,9 @@ impl Running {
         let added: Vec<&Inbound> =
             live.config.inbounds.iter().filter(|new| !old.config.inbounds.contains(new)).collect();
         // A port that moves from one inbound to another must be free before it can be opened.
-        let wanted: Vec<SocketAddr> = added.iter().filter_map(|inbound| address(inbound)).collect();
         let mut freed = Vec::new();
         for (inbound, listening) in std::mem::take(&mut self.listeners) {
-            let moves = address(&inbound).is_some_and(|at| wanted.contains(&at));
+            let moves = added.iter().any(|added| in_each_others_way(added, &inbound));
             if moves && !live.config.inbounds.contains(&inbound) {
                 listening.close().await;
                 freed.push(inbound);
@@ -80,10 +79,9 @@ impl Running {
                     for (_, listening) in opened {
                         Listening::close(listening).await;
                     }
-                    for inbound in &freed {
-                        self.listeners.extend(listen(shard, inbound)?);
-                    }
-                    return Err(error);
+                    let index = live.config.inbounds.iter().position(|new| new == inbound);
+                    let error = error.with_path(format!("inbounds[{}].port", index.unwrap_or_default()));
+                    return Err(self.reopen(shard, &freed, error));
                 }
             }
         }
@@ -102,6 +100,21 @@ impl Running {
             listening.close().await;
         }
         Ok(ReloadReport { tun_changed })
+    }
+
+    /// Opens listeners again that were closed for a reload that has failed; returns its error, or a graver one.
+    fn reopen(&mut self, shard: &Rc<Shard>, freed: &[Inbound], mut error: Error) -> Error {
+        for inbound in freed {
+            match listen(shard, inbound) {
+                Ok(listening) => self.listeners.extend(listening),
+                Err(lost) => {
+                    let tag = &inbound.tag;
+                    shard.shared.log(LogLevel::Error, format_args!("[{tag}] is closed for good: {lost}"));
+                    error = lost.with_hint("another program took the port: reload once it is free");
+                }
+            }
+        }
+        error
     }
 }
 
@@ -154,9 +167,84 @@ fn listen(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Option<(Inbound, Liste
     }
 }
 
+/// Whether two inbounds cannot listen at the same time: on one port, an address and all addresses exclude each other.
+fn in_each_others_way(one: &Inbound, other: &Inbound) -> bool {
+    let (Some(one), Some(other)) = (address(one), address(other)) else { return false };
+    let alike = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && alike
+}
+
 fn address(inbound: &Inbound) -> Option<SocketAddr> {
     match &inbound.protocol {
         InboundProtocol::Tun(_) => None,
         InboundProtocol::Socks(settings) => Some(settings.listen),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Socks;
+    use crate::engine::tests::config;
+    use crate::error::ErrorKind;
+    use std::net::{TcpListener, TcpStream};
+    use tokio::task::LocalSet;
+
+    fn socks(tag: &str, listen: impl Into<SocketAddr>) -> Inbound {
+        let settings = Socks { listen: listen.into(), accounts: Vec::new(), udp: false, ip: None, level: 0 };
+        Inbound { tag: tag.into(), protocol: InboundProtocol::Socks(settings) }
+    }
+
+    fn with(inbounds: Vec<Inbound>) -> Config {
+        Config { inbounds, ..config() }
+    }
+
+    fn free_port() -> u16 {
+        TcpListener::bind("0.0.0.0:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+    }
+
+    fn is_open(port: u16) -> bool {
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_port_moves_from_all_addresses_to_one_and_back() {
+        LocalSet::new()
+            .run_until(async {
+                let port = free_port();
+                let (all, one) = (socks("all", ([0, 0, 0, 0], port)), socks("one", ([127, 0, 0, 1], port)));
+                let shard = Shard::for_tests(with(vec![all.clone()]));
+                let mut running = Running::start(&shard, None).expect("started");
+                for next in [one, all] {
+                    running.reload(&shard, with(vec![next.clone()])).await.expect("reloaded");
+                    assert_eq!(running.listeners.len(), 1);
+                    assert_eq!(running.listeners[0].0, next);
+                    assert!(is_open(port));
+                }
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn a_reload_that_fails_leaves_every_listener_as_it_was() {
+        LocalSet::new()
+            .run_until(async {
+                let (moving, staying, new) = (free_port(), free_port(), free_port());
+                let held = TcpListener::bind("127.0.0.1:0").expect("a port");
+                let taken = held.local_addr().expect("bound").port();
+                let at = |tag: &str, port: u16| socks(tag, ([127, 0, 0, 1], port));
+                let shard = Shard::for_tests(with(vec![at("a", moving), at("b", staying)]));
+                let mut running = Running::start(&shard, None).expect("started");
+                let next = with(vec![at("b", staying), at("new", new), at("moved", moving), at("x", taken)]);
+                let error = running.reload(&shard, next).await.expect_err("a port is in use");
+                assert_eq!(error.kind, ErrorKind::ResourceLimit { what: "listening port" });
+                assert_eq!(error.path, "inbounds[3].port");
+                assert_eq!((is_open(moving), is_open(staying), is_open(new)), (true, true, false));
+                let mut tags: Vec<_> = running.listeners.iter().map(|(inbound, _)| &*inbound.tag).collect();
+                tags.sort_unstable();
+                assert_eq!(tags, ["a", "b"]);
+                assert_eq!(&*shard.live().config.inbounds[0].tag, "a");
+            })
+            .await;
     }
 }
