@@ -48,6 +48,50 @@ pub struct TunHandle {
     pub framing: Framing,
 }
 
+/// A tun that is taken over as the arguments of a call are read, so that it has an owner even if the call is cancelled
+/// before it runs. Other languages see the record.
+#[derive(Debug)]
+pub struct Tun(Result<vmesskit::TunHandle, TunnelError>);
+
+impl Tun {
+    /// The tun, or why it could not be taken.
+    ///
+    /// # Errors
+    /// As [`take`].
+    pub(crate) fn get(self) -> Result<vmesskit::TunHandle, TunnelError> {
+        self.0
+    }
+}
+
+impl From<TunHandle> for Tun {
+    fn from(tun: TunHandle) -> Self {
+        Self(take(&tun))
+    }
+}
+
+// SAFETY: reads what the record reads, under the record's own type.
+unsafe impl<UT> uniffi::Lift<UT> for Tun
+where
+    TunHandle: uniffi::Lift<UT>,
+{
+    type FfiType = <TunHandle as uniffi::Lift<UT>>::FfiType;
+
+    fn try_lift(value: Self::FfiType) -> uniffi::Result<Self> {
+        <TunHandle as uniffi::Lift<UT>>::try_lift(value).map(Self::from)
+    }
+
+    fn try_read(buffer: &mut &[u8]) -> uniffi::Result<Self> {
+        <TunHandle as uniffi::Lift<UT>>::try_read(buffer).map(Self::from)
+    }
+}
+
+impl<UT> uniffi::TypeId<UT> for Tun
+where
+    TunHandle: uniffi::TypeId<UT>,
+{
+    const TYPE_ID_META: uniffi::MetadataBuffer = <TunHandle as uniffi::TypeId<UT>>::TYPE_ID_META;
+}
+
 /// Takes a host's tun over, or a duplicate of it. The descriptor becomes close-on-exec.
 ///
 /// # Errors
@@ -149,6 +193,18 @@ mod tests {
         let taken = take(&tun(fd, FdOwnership::Owned)).unwrap();
         assert_eq!((taken.fd.as_raw_fd(), taken.mtu), (fd, Some(1500)));
         assert!(fcntl_getfd(&taken.fd).unwrap().contains(FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn an_argument_owns_its_descriptor_from_the_moment_it_is_read() {
+        let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let mut bytes = Vec::new();
+        let sent = tun(theirs.into_raw_fd(), FdOwnership::Owned);
+        <TunHandle as uniffi::Lower<crate::UniFfiTag>>::write(sent, &mut bytes);
+        let argument = <Tun as uniffi::Lift<crate::UniFfiTag>>::try_read(&mut &bytes[..]).unwrap();
+        ours.send(b"x").unwrap();
+        drop(argument);
+        assert!(ours.send(b"x").is_err(), "nobody has polled anything");
     }
 
     #[test]

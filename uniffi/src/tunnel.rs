@@ -6,7 +6,7 @@ use crate::network::NetworkInfo;
 use crate::platform::{self, Platform};
 use crate::stats::{ConnectionInfo, Stats};
 use crate::status::Status;
-use crate::tun::{self, TunHandle, TunSettings};
+use crate::tun::{Tun, TunSettings};
 use crate::users::UserInfo;
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,8 +180,8 @@ impl Tunnel {
     ///
     /// # Errors
     /// `AlreadyRunning` the second time, `Stopped` after a stop, and what the tun device and the listeners meet.
-    pub async fn start(&self, tun: Option<TunHandle>) -> Result<(), TunnelError> {
-        let tun = tun.as_ref().map(tun::take).transpose()?;
+    pub async fn start(&self, tun: Option<Tun>) -> Result<(), TunnelError> {
+        let tun = tun.map(Tun::get).transpose()?;
         Ok(self.inner.start(tun).await?)
     }
 
@@ -189,9 +189,8 @@ impl Tunnel {
     ///
     /// # Errors
     /// As `start`.
-    pub async fn set_tun(&self, tun: TunHandle) -> Result<(), TunnelError> {
-        let tun = tun::take(&tun)?;
-        Ok(self.inner.set_tun(tun).await?)
+    pub async fn set_tun(&self, tun: Tun) -> Result<(), TunnelError> {
+        Ok(self.inner.set_tun(tun.get()?).await?)
     }
 
     /// Proves the path to the server: dials the first outbound that has one and waits for a valid answer.

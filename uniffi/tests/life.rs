@@ -82,11 +82,16 @@ fn an_owned_descriptor_is_closed_whatever_happens() {
     let tun = |fd, ownership| TunHandle { fd, mtu: Some(1500), ownership, framing: Framing::RawIp };
     let tunnel = tunnel(QUIET);
     let borrowed = tun(theirs.as_raw_fd(), FdOwnership::Borrowed);
-    assert_eq!(kind(block_on(tunnel.set_tun(borrowed))), ErrorKind::Misuse);
+    assert_eq!(kind(block_on(tunnel.set_tun(borrowed.into()))), ErrorKind::Misuse);
     ours.send(b"x").expect("the borrowed end is open");
     let owned = tun(theirs.into_raw_fd(), FdOwnership::Owned);
-    assert_eq!(kind(block_on(tunnel.set_tun(owned))), ErrorKind::Misuse);
+    assert_eq!(kind(block_on(tunnel.set_tun(owned.into()))), ErrorKind::Misuse);
     assert!(ours.send(b"x").is_err(), "the owned end is closed");
+
+    let (ours, theirs) = UnixDatagram::pair().expect("a pair");
+    let owned = tun(theirs.into_raw_fd(), FdOwnership::Owned);
+    drop(tunnel.start(Some(owned.into())));
+    assert!(ours.send(b"x").is_err(), "closed by a start that was cancelled before it ran");
 }
 
 #[test]
