@@ -327,8 +327,10 @@ impl Inner {
         let phase = std::mem::replace(&mut *lock(&self.phase), Phase::Over);
         match phase {
             Phase::Idle(seed) => {
-                // Releases the platform, with no lock held.
-                drop(seed);
+                let Seed { commands, platform, .. } = *seed;
+                // Whoever waits for the end is answered first: the platform, released with no lock held, may be one of them.
+                drop(commands);
+                drop(platform);
                 self.shared.set_state(State::Stopped { error: None });
             }
             Phase::Started => {
@@ -377,4 +379,51 @@ fn unsupported<T>(text: &'static str) -> Result<T, Error> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::api::Refused;
+    use std::os::fd::BorrowedFd;
+    use std::sync::mpsc::{Sender, channel};
+
+    /// A platform that stops its tunnel when it is released, and tells what came of it.
+    struct Clingy {
+        tunnel: Arc<Mutex<Option<Tunnel>>>,
+        told: Sender<Option<ErrorKind>>,
+    }
+
+    impl Platform for Clingy {
+        fn protect_socket(&self, _socket: BorrowedFd<'_>) -> Result<(), Refused> {
+            Ok(())
+        }
+    }
+
+    impl Drop for Clingy {
+        fn drop(&mut self) {
+            let tunnel = lock(&self.tunnel).take().expect("set before it is stopped");
+            let stopped = tunnel.stop(Duration::from_secs(60)).wait(Some(Duration::from_secs(20)));
+            let kind = stopped.expect("answered at once").err().map(|error| error.kind);
+            self.told.send(kind).expect("awaited");
+        }
+    }
+
+    #[test]
+    fn a_platform_that_stops_its_tunnel_when_released_holds_nothing_up() {
+        for (started, expected) in [(false, None), (true, Some(ErrorKind::Misuse))] {
+            let (told, heard) = channel();
+            let held = Arc::default();
+            let platform = Arc::new(Clingy { tunnel: Arc::clone(&held), told });
+            let config = r#"{"outbounds": [{"protocol": "blackhole"}]}"#;
+            let tunnel = Tunnel::new(config, Options::default(), platform).expect("a good config");
+            *lock(&held) = Some(tunnel.clone());
+            if started {
+                tunnel.start(None).wait(None).expect("answered").expect("started");
+            }
+            tunnel.request_stop();
+            tunnel.stop(Duration::from_secs(60)).wait(None).expect("answered").expect("stopped");
+            assert_eq!(heard.recv(), Ok(expected));
+        }
+    }
 }

@@ -54,7 +54,7 @@ impl HostLink {
         let crew = Crew::new();
         let (served, desk) = (Arc::clone(&platform), Arc::clone(&queue));
         queue.open();
-        if let Err(error) = crew.spawn("vmk-host", move || desk.serve(&*served)) {
+        if let Err(error) = crew.spawn("vmk-host", move || desk.serve(served)) {
             queue.close();
             return Err(error);
         }

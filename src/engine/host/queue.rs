@@ -104,9 +104,10 @@ impl HostQueue {
         self.lock().threads.retain(|known| *known != id);
     }
 
-    /// Does the work until the queue is closed: the body of the host thread.
-    pub(super) fn serve(&self, platform: &dyn Platform) {
-        self.as_callback_thread(|| {
+    /// Does the work until the queue is closed: the body of the host thread. Releases the platform, which is a callback as
+    /// well: the tunnel ends after it.
+    pub(super) fn serve(&self, platform: Arc<dyn Platform>) {
+        self.as_callback_thread(move || {
             while let Some(work) = self.next() {
                 match work {
                     Work::Wake(wakers) => wakers.into_iter().for_each(wake),
@@ -119,6 +120,7 @@ impl HostQueue {
                     }
                 }
             }
+            drop(platform);
         });
     }
 
