@@ -14,8 +14,8 @@ use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Builder, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Builder, JoinHandle, ThreadId};
 use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::time::Instant;
@@ -41,6 +41,8 @@ struct Inner {
     phase: Mutex<Phase>,
     /// The shard's thread. Held while it is being started and while it is being joined; that thread never takes it.
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Which thread that is.
+    shard: OnceLock<ThreadId>,
 }
 
 enum Phase {
@@ -77,7 +79,15 @@ impl Tunnel {
             settings: Arc::clone(&settings),
         };
         let phase = Mutex::new(Phase::Idle(Box::new(seed)));
-        let inner = Inner { shared, signals, commands, settings, phase, thread: Mutex::default() };
+        let inner = Inner {
+            shared,
+            signals,
+            commands,
+            settings,
+            phase,
+            thread: Mutex::default(),
+            shard: OnceLock::new(),
+        };
         Ok(Self { handle: Arc::new(Handle(Arc::new(inner))) })
     }
 
@@ -116,7 +126,10 @@ impl Tunnel {
         };
         let mut thread = lock(&inner.thread);
         match Builder::new().name("vmk-shard".into()).spawn(body) {
-            Ok(handle) => *thread = Some(handle),
+            Ok(handle) => {
+                inner.shard.get_or_init(|| handle.thread().id());
+                *thread = Some(handle);
+            }
             Err(error) => {
                 drop(thread);
                 let error = Error::new(
@@ -358,11 +371,12 @@ impl Inner {
     }
 
     /// Joins the shard's thread, which has nothing left to do but to return. Not on that thread itself, where the waker of
-    /// a careless executor may take the answer.
+    /// a careless executor may take the answer, perhaps while another thread joins it.
     fn join(&self) {
-        let mut thread = lock(&self.thread);
-        let own = thread::current().id();
-        if let Some(thread) = thread.take_if(|thread| thread.thread().id() != own) {
+        if self.shard.get() == Some(&thread::current().id()) {
+            return;
+        }
+        if let Some(thread) = lock(&self.thread).take() {
             // Its panics were caught and told.
             let _ = thread.join();
         }
@@ -407,6 +421,29 @@ mod tests {
             let kind = stopped.expect("answered at once").err().map(|error| error.kind);
             self.told.send(kind).expect("awaited");
         }
+    }
+
+    #[test]
+    fn the_shards_own_thread_joins_nobody_while_it_is_being_joined() {
+        let config = r#"{"outbounds": [{"protocol": "blackhole"}]}"#;
+        let tunnel =
+            Tunnel::new(config, Options::default(), Arc::new(crate::NoPlatform)).expect("a good config");
+        let inner = Arc::clone(tunnel.inner());
+        let ((go, gone), (done, heard)) = (channel(), channel());
+        let shard = Arc::clone(&inner);
+        let thread = thread::spawn(move || {
+            gone.recv().expect("told");
+            shard.join();
+            done.send(()).expect("awaited");
+        });
+        inner.shard.set(thread.thread().id()).expect("not started");
+        let mut joiner = lock(&inner.thread);
+        go.send(()).expect("waiting");
+        heard.recv_timeout(Duration::from_secs(10)).expect("it does not wait for its joiner");
+        *joiner = Some(thread);
+        drop(joiner);
+        inner.join();
+        assert!(lock(&inner.thread).is_none());
     }
 
     #[test]

@@ -25,7 +25,9 @@ pub(super) fn take_up(shard: &Shard, known: &mut Option<NetworkInfo>, network: O
     };
     if let Some(old) = known.replace(network.clone()) {
         let closed = shard.connections.close_where(|local| is_dead(local, &old, &network));
-        shard.shared.log(LogLevel::Info, format_args!("another network; connections closed: {closed}"));
+        shard
+            .shared
+            .log(LogLevel::Info, format_args!("the network has changed; connections closed: {closed}"));
     }
     shard.shared.emit(Event::NetworkChanged(network));
 }
