@@ -5,7 +5,7 @@ mod engine;
 
 use engine::{DIRECT, LONG, echo, exchange, free_address, socks, through_socks, tunnel};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use vmesskit::{ErrorKind, ReloadReport, Tunnel};
+use vmesskit::{ErrorKind, Event, ReloadReport, Tunnel};
 
 fn reload(tunnel: &Tunnel, config: &str) -> Result<ReloadReport, vmesskit::Error> {
     tunnel.reload(config).wait(Some(LONG)).expect("answered")
@@ -80,4 +80,21 @@ fn a_change_of_the_tun_is_reported() {
     assert_eq!(reload(&tunnel, DIRECT), Ok(ReloadReport { tun_changed: true }));
     assert_eq!(tunnel.tun_settings(), None);
     tunnel.stop(LONG).wait(None).expect("answered").expect("stopped");
+}
+
+#[test]
+fn a_memory_limit_that_cannot_change_under_way_is_told() {
+    let tunnel = tunnel(DIRECT);
+    tunnel.start(None).wait(Some(LONG)).expect("answered").expect("started");
+    let limited = r#"{"outbounds": [{"protocol": "freedom"}], "vmesskit": {"memoryLimit": 8388608}}"#;
+    assert!(reload(&tunnel, limited).is_ok());
+    assert!(reload(&tunnel, limited).is_ok());
+    tunnel.stop(LONG).wait(None).expect("answered").expect("stopped");
+    let mut told = 0;
+    while let Some(event) = tunnel.next_event().wait(Some(LONG)).expect("in time") {
+        if let Event::Log(lines) = event {
+            told += lines.iter().filter(|line| line.text.contains("memoryLimit")).count();
+        }
+    }
+    assert_eq!(told, 1, "a limit that stays is no news");
 }

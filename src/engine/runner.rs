@@ -230,6 +230,7 @@ impl Server {
                 self.shard.spawn(async move { drop(reply.send(check(shard, limit).await)) });
             }
             Command::Reload(config, reply) => {
+                let memory_limit = shard.live().config.vmesskit.memory_limit;
                 let report = running.reload(shard, *config).await;
                 if report.is_ok() {
                     let live = shard.live();
@@ -239,6 +240,10 @@ impl Server {
                     *self.settings.lock().unwrap_or_else(PoisonError::into_inner) =
                         tun_settings(&live.config);
                     shard.shared.log(LogLevel::Info, format_args!("reloaded"));
+                    if live.config.vmesskit.memory_limit != memory_limit {
+                        let text = format_args!("the new memoryLimit counts from the next start on");
+                        shard.shared.log(LogLevel::Warning, text);
+                    }
                 }
                 drop(reply.send(report));
             }
