@@ -14,8 +14,9 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// How long after our last payload the server has to show which kind it is.
 const SHOWS_WITHIN: Duration = Duration::from_secs(1);
-/// After so long without payload from it, a server whose header came alone gets the FIN all the same: earlier versions
-/// pass it on, and their target may be waiting for it.
+/// After so long without payload from it, a server whose header came alone gets the FIN all the same, if an answer is due:
+/// earlier versions pass it on, and their target may be waiting for it. An app that has had its answer has rather closed
+/// than half-closed, so there the first wait is all.
 const SILENT: Duration = Duration::from_secs(10);
 
 /// How far the end of our direction has come.
@@ -25,7 +26,9 @@ pub(super) enum Closing {
     /// It has, and the FIN waits.
     Held {
         timer: Pin<Box<Sleep>>,
-        /// Whether the timer measures the silence behind a response header that came alone.
+        /// Whether our last payload was still without an answer.
+        unreplied: bool,
+        /// Whether the response header is known to have come alone.
         alone: bool,
         /// Whether payload has come since the timer was set.
         moved: bool,
@@ -37,20 +40,22 @@ pub(super) enum Closing {
 }
 
 impl Closing {
-    /// Our payload has ended, and everything has been written.
-    pub(super) fn begin(&mut self) {
+    /// Our payload has ended, and everything has been written. `unreplied`: no payload has come since the last of ours.
+    pub(super) fn begin(&mut self, unreplied: bool) {
         if matches!(self, Self::Open) {
-            *self = Self::Held { timer: Box::pin(sleep(SHOWS_WITHIN)), alone: false, moved: false };
+            *self =
+                Self::Held { timer: Box::pin(sleep(SHOWS_WITHIN)), unreplied, alone: false, moved: false };
         }
     }
 
     /// Whether the carrier is to be closed now; registers the task to be woken when time alone makes it so. `moved`:
     /// payload has come since the last call.
     pub(super) fn is_due(&mut self, cx: &mut Context<'_>, opening: &Opening, moved: bool) -> bool {
-        if let Self::Held { timer, alone, moved: moved_since } = self {
+        if let Self::Held { timer, unreplied, alone, moved: moved_since } = self {
             *moved_since |= moved;
             if opening.answered_alone() && !*alone {
-                (*alone, *moved_since) = (true, true);
+                *alone = true;
+                *moved_since |= *unreplied;
             }
             let shown = opening.is_over() || (opening.answered() && !*alone);
             if shown || is_over(timer, moved_since, cx) {

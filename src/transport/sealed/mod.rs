@@ -49,6 +49,8 @@ struct Sealed<C> {
     sealing: Sealing,
     opening: Opening,
     closing: Closing,
+    /// Whether no payload has come since the last of ours.
+    unreplied: bool,
     answered: bool,
     failure: Option<StreamError>,
 }
@@ -69,6 +71,7 @@ impl<C: Carrier> Sealed<C> {
             sealing: sealing(connection.header, connection.uplink),
             opening: Opening::new(connection.downlink, merge),
             closing: Closing::Open,
+            unreplied: true,
             answered: false,
             failure: None,
         }
@@ -82,7 +85,9 @@ impl<C: Carrier> Sealed<C> {
             self.answered = true;
             self.witness.answered();
         }
-        self.close_carrier(cx, matches!(result, Poll::Ready(Ok(Some(_)))));
+        let moved = matches!(result, Poll::Ready(Ok(Some(_))));
+        self.unreplied &= !moved;
+        self.close_carrier(cx, moved);
         Poll::Ready(ready!(result).map_err(|error| self.fail(error)))
     }
 
@@ -109,7 +114,7 @@ impl<C: Carrier> Sealed<C> {
         self.check()?;
         let result = ready!(self.sealing.poll_finish(cx, &mut self.carrier, &self.shard));
         if result.is_ok() {
-            self.closing.begin();
+            self.closing.begin(self.unreplied);
             self.close_carrier(cx, false);
         }
         Poll::Ready(result.map_err(|error| self.fail(error)))
@@ -204,6 +209,7 @@ impl<C: Carrier> Stream for SealedStream<C> {
 
     fn send(&mut self, data: Buffer) -> Result<(), StreamError> {
         self.0.check()?;
+        self.0.unreplied = true;
         self.0.sealing.queue(data);
         Ok(())
     }

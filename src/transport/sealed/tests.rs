@@ -225,6 +225,23 @@ async fn the_carrier_ends_once_the_server_has_shown_that_it_bears_that() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_carrier_of_an_answered_app_ends_soon() {
+    let mut bench = bench(Security::Aes128Gcm);
+    bench.send(b"request");
+    bench.flush();
+    let mut server = bench.server();
+    for wire in [server.answer(), server.seal(b"answer")] {
+        bench.script.borrow_mut().feed(&wire);
+        assert!(bench.receive().0.is_pending());
+    }
+    assert!(bench.stream.poll_finish(&mut noop_context()).is_ready());
+    tokio::time::advance(Duration::from_millis(900)).await;
+    assert!(bench.receive().0.is_pending() && !bench.script.borrow().closed);
+    tokio::time::advance(Duration::from_millis(200)).await;
+    assert!(bench.receive().0.is_pending() && bench.script.borrow().closed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_carrier_stays_open_while_a_server_that_answered_alone_sends() {
     let mut bench = bench(Security::Aes128Gcm);
     bench.send(b"request");
