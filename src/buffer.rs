@@ -77,6 +77,11 @@ struct State {
 }
 
 impl State {
+    /// Bytes out from which the pool is tight.
+    const fn tight_from(&self) -> usize {
+        self.limit / 8 * 3
+    }
+
     fn set_used(&mut self, used: usize) {
         self.used = used;
         self.gauge.store(used as u64, Relaxed);
@@ -242,12 +247,24 @@ impl Pool {
         self.state.borrow().limit
     }
 
-    /// How many bytes of slabs one flow may hold at the moment: a quarter of what is free, at most 1 MiB.
-    ///
-    /// The share shrinks as the pool fills, so stalled flows leave room for those that move.
+    /// How many bytes of slabs one flow may hold at the moment: a quarter of what is free before the pool is tight, at
+    /// most 1 MiB.
     pub fn share(&self) -> usize {
         let state = self.state.borrow();
-        (state.limit.saturating_sub(state.used) / 4).min(1 << 20)
+        (state.tight_from().saturating_sub(state.used) / 4).min(1 << 20)
+    }
+
+    /// Whether three eighths of the pool are out. From here on a flow has one small slab each way at a time: what a
+    /// stalled flow holds cannot be taken back, so a few must not hold what a thousand others need.
+    pub fn is_tight(&self) -> bool {
+        let state = self.state.borrow();
+        state.used >= state.tight_from()
+    }
+
+    /// Whether only the last sixteenth is left, which is for flows that exist.
+    pub fn is_nearly_full(&self) -> bool {
+        let state = self.state.borrow();
+        state.used + state.limit / 16 > state.limit
     }
 
     /// Gives every free slab back to the allocator.
@@ -536,7 +553,12 @@ mod tests {
     fn the_share_shrinks_as_the_pool_fills() {
         let pool = Pool::new(8 * Class::Large.slab_len());
         let before = pool.share();
-        let _held = pool.take(Class::Large).expect("room");
-        assert!(pool.share() < before);
+        let held = [pool.take(Class::Large), pool.take(Class::Large)];
+        assert!(pool.share() < before && !pool.is_tight());
+        let more = pool.take(Class::Large);
+        assert!(pool.is_tight() && pool.share() == 0 && !pool.is_nearly_full());
+        let rest: Vec<_> = std::iter::from_fn(|| pool.take(Class::Large)).collect();
+        assert!(pool.is_nearly_full());
+        drop((held, more, rest));
     }
 }

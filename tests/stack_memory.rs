@@ -7,6 +7,7 @@ mod wire;
 
 use common::{CLEAN, Impairment, ROUGH, Script, World};
 use std::time::Duration;
+use vmesskit::buffer::Class;
 use vmesskit::tun::stack::{Config, Received};
 use wire::{Bench, Seg};
 
@@ -232,4 +233,39 @@ fn flows_that_upload_together_share_the_devices_queue() {
     }
     let packets = windows.iter().sum::<u32>() / 1460;
     assert!((200..500).contains(&packets), "{packets} segments may come at once");
+}
+
+/// Establishes a flow whose app takes nothing, and queues for it what there is room for, as a relay reads it.
+fn stall(bench: &mut Bench, port: u16) {
+    let peer = bench.establish_with(&wire::syn(port, 1000));
+    bench.give(&Seg { window: 0, ..peer.seg() });
+    while bench.stack.send_room(peer.flow) > 0 {
+        let class = if bench.pool.is_tight() { Class::Small } else { Class::Large };
+        let mut data = bench.pool.take(class).expect("within the limit");
+        data.append(&vec![1; class.capacity()]);
+        bench.stack.send(peer.flow, data);
+    }
+    bench.drain();
+}
+
+#[test]
+fn beside_a_thousand_apps_that_take_nothing_a_new_one_gets_its_window_full() {
+    let mut bench = Bench::with(Config::new(1500), 16 << 20);
+    (0..1000).for_each(|n| stall(&mut bench, 10_000 + n));
+    assert!(bench.pool.is_tight() && !bench.pool.is_nearly_full());
+    let mut peer = bench.establish(50_000);
+    let (mut sent, mut taken) = (0, 0);
+    for round in 0..100 {
+        let before = sent;
+        while bench.stack.send_room(peer.flow) > 0 {
+            let data = bench.buffer(&[1; 4096]);
+            sent += data.len();
+            bench.stack.send(peer.flow, data);
+        }
+        assert!(round == 0 || sent - before > 32_000, "stops and waits with {} bytes", sent - before);
+        let segs = bench.drain();
+        taken += peer.absorb(&segs).len();
+        bench.give(&peer.seg());
+    }
+    assert_eq!(sent, taken);
 }

@@ -149,28 +149,39 @@ impl Queue {
 /// The largest class of buffer that a flow should take as full as the pool is.
 pub(super) fn affordable(pool: &Pool) -> Class {
     match fullness(pool) {
-        0 | 1 => Class::Large,
-        2 => Class::Record,
-        _ => Class::Small,
+        Fullness::Ample => Class::Large,
+        Fullness::Filling => Class::Record,
+        Fullness::Tight => Class::Small,
     }
 }
 
 /// How many bytes of payload a flow may queue as full as the pool is.
 ///
-/// A stalled flow keeps what it queued, so the fuller the pool the less is granted: of 16 MiB, 30 flows stall with full
-/// batches, 60 with a large buffer, 250 with a record and a thousand with 4 KiB before it is empty.
+/// A stalled flow keeps what it queued, so the fuller the pool the less is granted.
 pub(super) fn allowance(pool: &Pool) -> usize {
     match fullness(pool) {
-        0 => 112 * 1024,
-        1 => 48 * 1024,
-        2 => 16 * 1024,
-        _ => 4 * 1024,
+        Fullness::Ample => 112 * 1024,
+        Fullness::Filling => 48 * 1024,
+        Fullness::Tight => 4 * 1024,
     }
 }
 
-/// How many quarters of a pool are out.
-fn fullness(pool: &Pool) -> usize {
-    pool.used() / (pool.limit() / 4).max(1)
+/// How full a pool is.
+enum Fullness {
+    Ample,
+    /// A quarter is out.
+    Filling,
+    Tight,
+}
+
+fn fullness(pool: &Pool) -> Fullness {
+    if pool.is_tight() {
+        Fullness::Tight
+    } else if pool.used() >= pool.limit() / 4 {
+        Fullness::Filling
+    } else {
+        Fullness::Ample
+    }
 }
 
 /// The smallest class whose buffers take `bytes`; the largest one if none does.
@@ -230,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_fuller_the_pool_the_less_is_granted() {
-        let pool = Pool::new(Class::Large.slab_len() * 4);
+        let pool = Pool::new(Class::Large.slab_len() * 8);
         assert_eq!((affordable(&pool), allowance(&pool)), (Class::Large, 112 * 1024));
         let held = [pool.take(Class::Large), pool.take(Class::Large)];
         assert_eq!(affordable(&pool), Class::Record);

@@ -89,9 +89,9 @@ impl Sealing {
         }
     }
 
-    /// Whether more should wait.
+    /// Whether more should wait: while records are under way nothing could be sealed.
     pub(super) fn is_busy(&self, pool: &Pool) -> bool {
-        self.plain.bytes() >= allowance(pool) || self.plain.len() >= BUSY_BUFFERS
+        self.is_blocked() || self.plain.bytes() >= allowance(pool) || self.plain.len() >= BUSY_BUFFERS
     }
 
     /// How many buffers of payload wait.

@@ -494,8 +494,7 @@ impl Tcp {
         events: &mut VecDeque<Event>,
     ) {
         // New flows are refused before those that exist starve.
-        let pool = &self.env.pool;
-        let exhausted = self.slots.len() >= MAX_FLOWS || pool.used() + pool.limit() / 16 > pool.limit();
+        let exhausted = self.slots.len() >= MAX_FLOWS || self.env.pool.is_nearly_full();
         if exhausted || is_refused(key.remote()) {
             self.env.reset(key, Seq(0), Some(syn.seq + 1));
             return;

@@ -46,8 +46,6 @@ pub(crate) struct Receiver {
     limit: u32,
     /// Bytes that the owner has taken since `limit` was last judged.
     taken: u32,
-    /// Bytes that the owner has taken and that were not stored since: what it is likely to take soon.
-    credit: u32,
     /// Bytes received since the flow was last idle, up to [`MOVING`].
     moved: u32,
     /// When the last data came, and [`Uploads`]' mark of it.
@@ -59,9 +57,19 @@ pub(crate) struct Receiver {
     fin: Option<Seq>,
     /// Whether the window scale option is in use.
     pub(crate) scaled: bool,
-    /// The owner has taken data before.
-    tried: bool,
+    owner: Owner,
     queue: Option<Box<Queue>>,
+}
+
+/// What the owner did when it last asked for data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// It has not asked yet.
+    New,
+    /// It took all and found nothing more: what comes is taken at once.
+    Waits,
+    /// It took something and did not ask for more: what it passes data on to takes none at the moment.
+    Busy,
 }
 
 /// What is held.
@@ -107,13 +115,12 @@ impl Receiver {
             granted: next + INITIAL_WINDOW,
             limit: INITIAL_WINDOW,
             taken: 0,
-            credit: 0,
             moved: 0,
             last: Moment::ZERO,
             epoch: 0,
             fin: None,
             scaled: false,
-            tried: false,
+            owner: Owner::New,
             queue: None,
         }
     }
@@ -160,15 +167,15 @@ impl Receiver {
             let fresh = &data[from..from + end.since(start) as usize];
             self.judge(now, mss, env);
             let queue = self.queue.get_or_insert_with(|| env.spare_recv.take());
-            let class = if self.moved >= MOVING { Class::Record } else { Class::Small };
-            let mut lender = Lender { pool: &env.pool, class, credit: self.credit, tried: self.tried };
+            let is_full_record = self.moved >= MOVING && !env.pool.is_tight();
+            let class = if is_full_record { Class::Record } else { Class::Small };
+            let mut lender = Lender { pool: &env.pool, class, owner: self.owner };
             if start == self.next {
                 let n = queue.append(fresh, &mut lender);
                 stored.starved = n < fresh.len();
                 stored.advanced = n > 0;
                 self.next = self.next + n as u32;
                 self.moved = self.moved.saturating_add(n as u32);
-                self.credit = self.credit.saturating_sub(n as u32);
                 self.next = queue.join(self.next);
             } else {
                 stored.starved = !queue.insert(start, fresh, &mut lender);
@@ -186,13 +193,15 @@ impl Receiver {
 
     /// Takes the next buffer in order.
     pub(crate) fn take(&mut self, spare: &mut Shelf<Queue>) -> Option<Buffer> {
-        let queue = self.queue.as_mut()?;
+        let Some(queue) = self.queue.as_mut().filter(|queue| !queue.ready.is_empty()) else {
+            self.owner = Owner::Waits;
+            return None;
+        };
+        self.owner = Owner::Busy;
         let buffer = queue.ready.pop_front()?;
         queue.bytes -= buffer.len() as u32;
         queue.held -= buffer.held();
         self.taken = self.taken.saturating_add(buffer.len() as u32);
-        self.credit = self.credit.saturating_add(buffer.len() as u32).min(MAX_WINDOW);
-        self.tried = true;
         if queue.held == 0 {
             self.give_back(spare);
         }
@@ -255,7 +264,7 @@ impl Receiver {
 
     /// How much more may come, as far as the window and memory go.
     fn room(&self, pool: &Pool) -> u32 {
-        let quota = u32::try_from(quota(pool, self.credit > 0)).unwrap_or(u32::MAX);
+        let quota = u32::try_from(quota(pool, self.owner)).unwrap_or(u32::MAX);
         self.limit.min(quota.max(LEAST_WINDOW)).saturating_sub(self.buffered())
     }
 
@@ -385,34 +394,37 @@ fn fill(buffer: &mut Buffer, data: &[u8]) -> usize {
     buffer.append(&data[..data.len().min(room.saturating_sub(buffer.len()))])
 }
 
-/// Bytes that one flow may hold: a quarter of what is free. A flow whose owner takes nothing leaves a quarter of the pool
-/// to those whose owners do.
-fn quota(pool: &Pool, moves: bool) -> usize {
-    let free = pool.limit().saturating_sub(pool.used());
-    let usable = if moves { free } else { free.saturating_sub(pool.limit() / 4) };
-    (usable / 4).min(MAX_HELD)
+/// Bytes that one flow may hold: its share of the pool. One whose owner waits for data may use more of the pool, all but
+/// the last eighth.
+fn quota(pool: &Pool, owner: Owner) -> usize {
+    match owner {
+        Owner::Waits => (before_last_eighth(pool) / 4).min(MAX_HELD),
+        Owner::New | Owner::Busy => pool.share().min(MAX_HELD),
+    }
+}
+
+/// What is free of the pool without its last eighth.
+fn before_last_eighth(pool: &Pool) -> usize {
+    pool.limit().saturating_sub(pool.used() + pool.limit() / 8)
 }
 
 /// Decides whether a flow gets one more buffer.
 struct Lender<'a> {
     pool: &'a Pool,
     class: Class,
-    credit: u32,
-    tried: bool,
+    owner: Owner,
 }
 
 impl Lender<'_> {
-    /// Lends a buffer within the flow's quota. The first one goes to everybody who has proven to move, whatever is left,
-    /// and to others while the last eighth of the pool is free.
+    /// Lends a buffer within the flow's quota. The first one goes to every flow whose owner may take it at once, whatever
+    /// is left, and to others while the last eighth of the pool is free.
     fn lend(&mut self, held: &mut usize) -> Option<Buffer> {
-        let first =
-            *held == 0 && (self.tried || self.pool.used() + self.pool.limit() / 8 < self.pool.limit());
-        if !first && *held + self.class.slab_len() > quota(self.pool, self.credit > 0) {
+        let first = *held == 0 && (self.owner != Owner::Busy || before_last_eighth(self.pool) > 0);
+        if !first && *held + self.class.slab_len() > quota(self.pool, self.owner) {
             return None;
         }
         let buffer = self.pool.take(self.class)?;
         *held += buffer.held();
-        self.credit = self.credit.saturating_sub(buffer.held() as u32);
         Some(buffer)
     }
 }

@@ -18,6 +18,8 @@ pub(crate) const MAX_SLICES: usize = 16;
 const COMPACTED: usize = 512;
 /// The most memory that the queue of one flow holds, if the pool has it.
 const MAX_HELD: usize = 1 << 20;
+/// The same while the pool is tight, for a peer that takes what comes.
+const MOVING_HELD: usize = 64 * 1024;
 /// What an empty queue takes, however full the pool is.
 const LEAST_ROOM: usize = Class::Record.capacity();
 /// Bounds of the retransmission timeout.
@@ -190,11 +192,16 @@ impl Sender {
         !ack.after(self.next) && !ack.before(self.una - self.max_window)
     }
 
-    /// Bytes of memory that may be queued.
+    /// Bytes of memory that may be queued: the flow's share of the pool, or when that is used up, as long as the peer's
+    /// window takes all that is queued.
     pub(crate) fn room(&self, pool: &Pool) -> usize {
         let held = self.queue.as_ref().map_or(0, |queue| queue.held);
-        let room = pool.share().min(MAX_HELD).saturating_sub(held);
-        if held == 0 { room.max(LEAST_ROOM) } else { room }
+        if held == 0 {
+            return pool.share().clamp(LEAST_ROOM, MAX_HELD);
+        }
+        let free = pool.limit().saturating_sub(pool.used());
+        let moving = if self.queued() < self.window { MOVING_HELD.min(free / 8) } else { 0 };
+        pool.share().clamp(moving, MAX_HELD).saturating_sub(held)
     }
 
     /// Queues data.
