@@ -269,3 +269,18 @@ fn beside_a_thousand_apps_that_take_nothing_a_new_one_gets_its_window_full() {
     }
     assert_eq!(sent, taken);
 }
+
+#[test]
+fn what_came_out_of_order_gives_way_to_what_it_waits_for() {
+    let mut bench = Bench::with(Config::new(1500), 300_000);
+    let mut peer = bench.establish(50_000);
+    bench.give(&peer.data(&[1; 1000]));
+    assert_eq!(bench.take(peer.flow).0.len(), 1000);
+    let missing = peer.data(&[2; 1000]);
+    let behind = peer.data(&[3; 1000]);
+    assert_eq!(bench.ask(&behind)[0].sack.len(), 1);
+    let _hoard: Vec<_> = std::iter::from_fn(|| bench.pool.copy(&[0; 4000])).collect();
+    assert_eq!(bench.ask(&missing)[0].ack, Some(behind.seq));
+    assert_eq!(bench.take(peer.flow).0, [2; 1000]);
+    assert_eq!(bench.ask(&behind)[0].ack, Some(peer.seq), "sent again");
+}

@@ -171,7 +171,12 @@ impl Receiver {
             let class = if is_full_record { Class::Record } else { Class::Small };
             let mut lender = Lender { pool: &env.pool, class, owner: self.owner };
             if start == self.next {
-                let n = queue.append(fresh, &mut lender);
+                let mut n = queue.append(fresh, &mut lender);
+                if n == 0 && queue.ready.is_empty() {
+                    // What came out of order must not keep out what it waits for.
+                    queue.renege();
+                    n = queue.append(fresh, &mut lender);
+                }
                 stored.starved = n < fresh.len();
                 stored.advanced = n > 0;
                 self.next = self.next + n as u32;
@@ -306,6 +311,13 @@ impl Queue {
         }
         self.bytes += done as u32;
         done
+    }
+
+    /// Drops what came out of order; it will be sent again (RFC 2018 section 8).
+    fn renege(&mut self) {
+        for buffer in self.runs.drain(..).flat_map(|run| run.buffers) {
+            self.held -= buffer.held();
+        }
     }
 
     /// Makes runs ready that `next` has reached, and returns the new `next`.
