@@ -74,14 +74,15 @@ impl UdpFlow {
         self
     }
 
-    /// Hands over a datagram to `remote`. With the queue full, the oldest one is dropped and counted.
+    /// Hands over a datagram to `remote`. With the queue full, or memory nearly so, the oldest one is dropped and counted.
     pub(crate) fn push(&self, shard: &Shard, data: Buffer, remote: Target) {
         let now = shard.clock.now();
         if !self.state.is_over(now) {
             self.state.active.set(now);
         }
         let mut queue = self.state.queue.borrow_mut();
-        if queue.len() >= self.state.limit.get() {
+        let limit = if shard.pool.is_nearly_full() { 1 } else { self.state.limit.get() };
+        if queue.len() >= limit {
             queue.pop_front();
             shard.shared.stats.dropped.fetch_add(1, Relaxed);
         }

@@ -103,7 +103,8 @@ pub(super) fn deliver(
     if table.closed {
         return;
     }
-    if !outbound.admits(now) || !table.make_room(now) {
+    // New flows are refused before those that exist starve.
+    if !outbound.admits(now) || inner.shard.pool.is_nearly_full() || !table.make_room(now) {
         return inner.reject(source, destination, Refusal::Refused);
     }
     table.last_serial += 1;

@@ -82,6 +82,24 @@ fn an_answer_over_the_mtu_comes_in_fragments() {
     });
 }
 
+#[test]
+fn a_new_flow_is_refused_before_those_that_exist_starve() {
+    run(async {
+        let bench = Bench::start(redirecting(echo_server().await));
+        bench.kernel.send_datagram(app(4000), addr("9.9.9.9:7000"), b"one").await;
+        assert_eq!(bench.kernel.receive_datagram().await.2, b"one");
+        let pool = &bench.shard.pool;
+        let mut hoard = Vec::new();
+        while !pool.is_nearly_full() {
+            hoard.push(pool.copy(b"held").expect("memory"));
+        }
+        bench.kernel.send_datagram(app(4000), addr("9.9.9.9:7001"), b"new").await;
+        assert_eq!(icmp_error(&bench.kernel).await, (3, 3, 0, 7001));
+        bench.kernel.send_datagram(app(4000), addr("9.9.9.9:7000"), b"two").await;
+        assert_eq!(bench.kernel.receive_datagram().await.2, b"two");
+    });
+}
+
 /// Type, code and the low half of the second word of an ICMP error, and the port that it is about.
 async fn icmp_error(kernel: &Kernel) -> (u8, u8, u16, u16) {
     let bytes = kernel.receive().await;
