@@ -298,6 +298,8 @@ impl Relay {
         }
         if matches!(self.answer, Answer::Due(_)) && self.remote.answered() {
             self.answer = Answer::Settled;
+            // Nothing is due at the silence's deadline any more, so it is not to wake anybody.
+            self.armed = None;
         }
         pumped.map_err(|(of_source, error)| {
             let side = if of_source { Side::Remote } else { Side::Local };

@@ -287,6 +287,24 @@ async fn an_unanswered_flow_is_told_once_after_10_seconds_and_lives_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answered_flow_is_not_woken_for_its_silence() {
+    run(async {
+        let bench = sealed(terms());
+        bench.app.borrow_mut().feed(b"data");
+        settle().await;
+        let mut server = Server::accept(&bench.server.borrow().written);
+        let mut wire = server.answer();
+        wire.extend(server.seal(b"at once"));
+        bench.server.borrow_mut().feed(&wire);
+        settle().await;
+        let polls = bench.told.polls.get();
+        tokio::time::sleep(SILENT * 2).await;
+        assert_eq!((bench.told.polls.get(), bench.told.silent.get()), (polls, 0));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_a_flow_that_waited_for_an_answer_is_silent() {
     run(async {
         for (wait, answered, silent) in [(3000, false, 1), (200, false, 0), (3000, true, 0)] {
