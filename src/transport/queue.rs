@@ -160,7 +160,7 @@ pub(super) fn affordable(pool: &Pool) -> Class {
 /// A stalled flow keeps what it queued, so the fuller the pool the less is granted.
 pub(super) fn allowance(pool: &Pool) -> usize {
     match fullness(pool) {
-        Fullness::Ample => 112 * 1024,
+        Fullness::Ample => 224 * 1024,
         Fullness::Filling => 48 * 1024,
         Fullness::Tight => 4 * 1024,
     }
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn the_fuller_the_pool_the_less_is_granted() {
         let pool = Pool::new(Class::Large.slab_len() * 8);
-        assert_eq!((affordable(&pool), allowance(&pool)), (Class::Large, 112 * 1024));
+        assert_eq!((affordable(&pool), allowance(&pool)), (Class::Large, 224 * 1024));
         let held = [pool.take(Class::Large), pool.take(Class::Large)];
         assert_eq!(affordable(&pool), Class::Record);
         let more = pool.take(Class::Large);

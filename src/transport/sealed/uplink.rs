@@ -22,7 +22,7 @@ const COOLS_AFTER: Duration = Duration::from_secs(1);
 /// Queued buffers from which a stream counts as busy until some have gone.
 const BUSY_BUFFERS: usize = 64;
 /// The most payload that is sealed before it is written.
-const BATCH: usize = 128 * 1024;
+const BATCH: usize = 256 * 1024;
 /// Payload up to this length is copied behind what waits already, if it fits there: one record instead of two.
 const MERGED: usize = 2048;
 
