@@ -218,6 +218,9 @@ class App:
         run("ip", "link", "set", name, "netns", self.holder.pid)
         self.run("ip", "link", "set", name, "mtu", mtu, "txqueuelen", 500)
         self.run("ip", "addr", "add", f"{TUN4}/30", "dev", name)
+        # The kernel's own router solicitations are packets for the tunnel too, and would count as its wake-ups.
+        quiet = f"echo 0 >/proc/sys/net/ipv6/conf/{name}/router_solicitations"
+        self.run("sh", "-c", quiet if v6 else f"echo 1 >/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
         self.run("ip", "link", "set", name, "up")
         self.run("ip", "route", "add", "default", "dev", name)
         if v6:
