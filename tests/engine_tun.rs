@@ -8,8 +8,9 @@ use engine::{DIRECT, LONG, ended, free_address, socks, tunnel, tunnel_on};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 use std::time::Duration;
-use vmesskit::{ErrorKind, Framing, NoPlatform, State, TunHandle};
+use vmesskit::{ErrorKind, Event, Framing, NoPlatform, Options, State, TunHandle, Tunnel};
 
 /// A handle for the tunnel and the other end of its device.
 fn device() -> (TunHandle, UnixDatagram) {
@@ -116,4 +117,17 @@ fn a_descriptor_is_closed_on_every_error() {
     drop(idle.start(Some(handle)));
     assert_eq!(idle.stop(Duration::from_secs(5)).wait(None), Some(Ok(())));
     assert!(is_closed(&device), "the start was given up");
+}
+
+#[test]
+fn a_tun_inbound_without_a_device_is_told() {
+    let config = r#"{"inbounds": [{"protocol": "tun"}], "outbounds": [{"protocol": "freedom"}]}"#;
+    let tunnel = Tunnel::new(config, Options::default(), Arc::new(NoPlatform)).expect("a good config");
+    tunnel.start(None).wait(Some(LONG)).expect("in time").expect("started");
+    tunnel.request_stop();
+    let mut told = false;
+    while let Some(event) = tunnel.next_event().wait(Some(LONG)).expect("in time") {
+        told |= matches!(event, Event::Log(lines) if lines.iter().any(|line| line.text.contains("no device yet")));
+    }
+    assert!(told);
 }

@@ -30,6 +30,10 @@ impl Running {
         }
         if let Some(handle) = handle {
             running.set_tun(shard, handle)?;
+        } else if live.config.tun().is_some() {
+            let text =
+                format_args!("the tun inbound has no device yet: it carries nothing until it is given one");
+            shard.shared.log(LogLevel::Warning, text);
         }
         Ok(running)
     }
