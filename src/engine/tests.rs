@@ -23,7 +23,14 @@ pub(crate) fn config() -> Config {
 
 /// A VMess outbound to a port of this machine where nobody listens.
 pub(crate) fn vmess_outbound(tag: &str) -> Outbound {
-    let user = VmessUser {
+    let target = Target::new(Host::Ip([127, 0, 0, 1].into()), 1);
+    let servers = vec![VmessServer { target, users: vec![vmess_user()] }];
+    Outbound { tag: tag.into(), protocol: OutboundProtocol::Vmess(Vmess { servers }) }
+}
+
+/// A user that any server may have.
+pub(crate) fn vmess_user() -> VmessUser {
+    VmessUser {
         id: Id::from_bytes([7; 16]),
         alter_id: 0,
         security: Security::Auto,
@@ -31,8 +38,5 @@ pub(crate) fn vmess_outbound(tag: &str) -> Outbound {
         email: String::new(),
         authenticated_length: false,
         no_termination_signal: false,
-    };
-    let target = Target::new(Host::Ip([127, 0, 0, 1].into()), 1);
-    let servers = vec![VmessServer { target, users: vec![user] }];
-    Outbound { tag: tag.into(), protocol: OutboundProtocol::Vmess(Vmess { servers }) }
+    }
 }

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::addr::Host;
-use crate::config::{self, Config, Outbound as Settings, OutboundProtocol, Rule, VmessServer, VmessUser};
+use crate::config::{self, Config, Outbound as Settings, OutboundProtocol, Rule, VmessServer};
 use crate::engine::outbound::LocalFuture;
+use crate::engine::tests::vmess_user;
 use crate::transport::Plain;
 use crate::transport::tcp::TcpPayload;
 use crate::transport::testing::{Script, config};
-use crate::vmess::{Id, Security};
 use std::cell::RefCell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -36,16 +36,7 @@ fn blackhole(http: bool) -> Settings {
 }
 
 fn vmess(targets: &[SocketAddr]) -> Settings {
-    let user = VmessUser {
-        id: Id::from_bytes([7; 16]),
-        alter_id: 0,
-        security: Security::Auto,
-        level: 0,
-        email: String::new(),
-        authenticated_length: false,
-        no_termination_signal: false,
-    };
-    let server = |target: &SocketAddr| VmessServer { target: (*target).into(), users: vec![user.clone()] };
+    let server = |target: &SocketAddr| VmessServer { target: (*target).into(), users: vec![vmess_user()] };
     let protocol = OutboundProtocol::Vmess(config::Vmess { servers: targets.iter().map(server).collect() });
     Settings { tag: "proxy".into(), protocol }
 }
