@@ -19,7 +19,7 @@ LOADGEN = os.path.join(BENCH, "loadgen")
 RECORDS = os.path.join(lab.ROOT, "target", "release", "examples", "records")
 PEERS = os.path.join(os.environ.get("PEERS", os.path.join(lab.ROOT, ".cache", "peers")), "bin")
 SERVER, SINK = 11000, 12000
-PARTS = ["socks", "rate", "memory", "tun", "idle", "stall", "records"]
+PARTS = ["socks", "rate", "memory", "tun", "idle", "stall", "records", "server", "shards"]
 SHOES_HOP = """      client_chain:
         - address: 127.0.0.1:{port}
           protocol:
@@ -59,8 +59,8 @@ class Candidate:
         self.processes = []
 
     # What a SOCKS candidate starts.
-    def socks(self, port):
-        outbound, inbound = lab.vmess_outbound(SERVER), lab.socks_inbound(port)
+    def socks(self, port, server=SERVER):
+        outbound, inbound = lab.vmess_outbound(server), lab.socks_inbound(port)
         config = {"log": {"loglevel": "warning"}, "inbounds": [inbound], "outbounds": [outbound]}
         if self.name == "shoes":
             hop = SHOES_HOP.format(port=SERVER, user=lab.USER)
@@ -253,6 +253,49 @@ class Bench:
                 self.note("records", f"{size} bytes", **{"Gbit/s": got["gbps"], "client CPU s/GB": got["cpu_per_gb"], "server CPU s/GB": server})
             else:
                 print("  records:", done.stderr.strip(), flush=True)
+
+    def serve(self, name, prefix=()):
+        """Starts the VMess server of a candidate, our client in front of it, and returns both."""
+        candidate, client = Candidate(name, self.scratch), Candidate("ours", self.scratch)
+        program = ["v2ray"] if name == "v2ray" else [lab.HOST]
+        port, socks = SERVER + 1, 11083
+        candidate.spawn([*prefix, *program, "-config", self.scratch.json(f"serve-{name}.json", lab.server_config(port))])
+        lab.wait_for(name, lambda: lab.listening(port))
+        client.socks(socks, port)
+        return candidate, client, f"127.0.0.1:{socks}"
+
+    def server(self):
+        """VMess server, behind our client: CPU of the server alone, a byte and a connection; memory with 1000 idle."""
+        for name in ("ours", "v2ray"):
+            candidate, client, via = self.serve(name)
+            fresh = candidate.rss()
+            for kind in ("get", "put"):
+                for flows in (1, 8):
+                    self.transfer(candidate, "server", [], via, kind, flows)
+            before = candidate.cpu()
+            got = loadgen([], "rate", f"{lab.WORLD4}:{SINK}", via, 16, 3)
+            if got and got["done"]:
+                cost = (candidate.cpu() - before) / got["done"] * 1e6
+                self.note("server", name, **{"CPU us a connection": cost, "failed": got["failed"]})
+            client.stop()
+            candidate.stop()
+            candidate, client, via = self.serve(name)
+            child, _ = self.hold([], via, 1000)
+            self.note("server", name, **{"fresh MiB": fresh, "1000 idle MiB": candidate.rss()})
+            lab.end(child)
+            client.stop()
+            candidate.stop()
+
+    def shards(self):
+        """Our VMess server on one core and on two: connections a second and throughput of eight downloads."""
+        for name, cores in (("1 shard", "0"), ("2 shards", "0,1")):
+            candidate, client, via = self.serve("ours", ("taskset", "-c", cores))
+            rate = loadgen([], "rate", f"{lab.WORLD4}:{SINK}", via, 16, 3)
+            get = loadgen([], "get", f"{lab.WORLD4}:{SINK}", via, 8, self.args.mib << 17)
+            if rate and get:
+                self.note("shards", name, **{"connections/s": rate["per_second"], "get8 Gbit/s": get["gbps"]})
+            client.stop()
+            candidate.stop()
 
     def run(self):
         lab.spawn([LOADGEN, "serve", f"{lab.WORLD4}:{SINK}"])

@@ -1,4 +1,4 @@
-"""The demo behind `scripts/demo`: real packets through a real tun, our stack, VMess and a real V2Ray server."""
+"""The demo behind `scripts/demo`: real packets through a real tun, our stack and VMess to a server, ours or V2Ray's."""
 
 import argparse
 import hashlib
@@ -42,6 +42,7 @@ for size in (1, 512, 1200, 1900):
     assert s.recv(4096) == data, size
 print("ok")
 """
+SERVERS = {"vmesskit": "our own server", "v2ray": "V2Ray"}
 # Takes back the line that is being rewritten; a log has no such lines.
 CLEAR = "\r\033[K" if sys.stdout.isatty() else ""
 
@@ -74,7 +75,7 @@ class Demo:
         lab.spawn([sys.executable, os.path.join(os.path.dirname(__file__), "servers.py"), self.folder])
         lab.spawn(["iperf3", "-s", "-B", lab.WORLD4])
         lab.wait_for("the web server", lambda: lab.listening(80, lab.WORLD4))
-        lab.v2ray_server(self.scratch, 10000)
+        self.start_server(10000)
         config = {
             "log": {"loglevel": "info"},
             "inbounds": [{"protocol": "tun", "tag": "tun"}],
@@ -85,6 +86,13 @@ class Demo:
         self.host = lab.Host(self.scratch, config, tun="vmk0", extra=("-stats", "1"))
         self.app = lab.App()
         self.app.adopt("vmk0", self.args.mtu)
+
+    def start_server(self, port):
+        """Starts the server behind the tunnel: our own, or a real V2Ray."""
+        if self.args.server == "v2ray":
+            lab.v2ray_server(self.scratch, port)
+        else:
+            lab.Host(self.scratch, lab.server_config(port), name="server")
 
     def step(self, name, job):
         """Runs one step, times it, and shows the host's own progress line meanwhile."""
@@ -197,7 +205,7 @@ class Demo:
         if self.failed:
             print(f"\nFAILED: {self.failed} of {len(self.rows) + 1}. The host said:\n{self.host.output()[-2000:]}")
         else:
-            print("\nOK: every packet went tun -> stack -> VMess -> V2Ray and back.")
+            print(f"\nOK: every packet went tun -> stack -> VMess -> {SERVERS[self.args.server]} and back.")
         return 1 if self.failed else 0
 
 
@@ -206,12 +214,13 @@ def main():
     parser.add_argument("--mtu", type=int, default=16000)
     parser.add_argument("--mib", type=int, default=512, help="size of the download and the upload")
     parser.add_argument("--security", default="auto")
+    parser.add_argument("--server", choices=SERVERS, default="vmesskit", help="the server behind the tunnel")
     args = parser.parse_args()
     try:
         lab.enter()
         demo = Demo(args)
         demo.start()
-        print(f"tun device vmk0, MTU {args.mtu} -> our stack -> VMess ({args.security}) -> V2Ray -> the servers\n")
+        print(f"tun device vmk0, MTU {args.mtu} -> our stack -> VMess ({args.security}) -> {SERVERS[args.server]} -> the servers\n")
         demo.run()
         return demo.table()
     except (lab.LabError, OSError) as error:

@@ -239,22 +239,35 @@ def drop_tun(name):
     subprocess.run(["ip", "link", "del", name], capture_output=True)
 
 
-def v2ray_server(scratch, port, clients=None, listen="127.0.0.1"):
-    """Starts a real V2Ray with a VMess inbound and returns the process."""
-    clients = clients or [{"id": USER, "alterId": 0}]
-    config = {
-        "log": {"loglevel": "warning", "access": "none"},
-        "inbounds": [{"listen": listen, "port": port, "protocol": "vmess", "settings": {"clients": clients}}],
-        "outbounds": [{"protocol": "freedom", "settings": {}}],
-    }
+def v2ray(scratch, name, config, port, listen="127.0.0.1"):
+    """Starts a real V2Ray, waits until it listens on `port`, and returns the process."""
     program = shutil.which("v2ray")
     if not program:
         raise LabError("`v2ray` is missing: install the Debian package v2ray")
-    server = spawn([program, "-config", scratch.json(f"server-{port}.json", config)], scratch.file(f"server-{port}.log"))
-    wait_for("the V2Ray server", lambda: server.poll() is not None or listening(port, listen))
-    if server.poll() is not None:
-        raise LabError("the V2Ray server ended: " + open(scratch.file(f"server-{port}.log")).read()[-500:])
-    return server
+    process = spawn([program, "-config", scratch.json(f"{name}.json", config)], scratch.file(f"{name}.log"))
+    wait_for(f"V2Ray ({name})", lambda: process.poll() is not None or listening(port, listen))
+    if process.poll() is not None:
+        raise LabError(f"V2Ray ({name}) ended: " + open(scratch.file(f"{name}.log")).read()[-500:])
+    return process
+
+
+def v2ray_server(scratch, port, clients=None, listen="127.0.0.1"):
+    """Starts a real V2Ray with a VMess inbound and returns the process."""
+    return v2ray(scratch, f"server-{port}", server_config(port, clients, listen), port, listen)
+
+
+def v2ray_client(scratch, port, outbound):
+    """Starts a real V2Ray with a SOCKS inbound and one outbound, and returns the process."""
+    config = {"log": {"loglevel": "warning", "access": "none"}, "inbounds": [socks_inbound(port)], "outbounds": [outbound]}
+    return v2ray(scratch, f"client-{port}", config, port)
+
+
+def server_config(port, clients=None, listen="127.0.0.1", **settings):
+    """A config with a VMess inbound and a freedom outbound, for V2Ray and for us."""
+    clients = [{"id": USER, "alterId": 0}] if clients is None else clients
+    inbound = {"listen": listen, "port": port, "protocol": "vmess", "settings": {"clients": clients, **settings}}
+    return {"log": {"loglevel": "warning", "access": "none"}, "inbounds": [inbound],
+            "outbounds": [{"protocol": "freedom", "settings": {}}]}
 
 
 def vmess_outbound(port, security="aes-128-gcm", user=USER, address="127.0.0.1", **more):
@@ -284,7 +297,7 @@ class Host:
 
     def ready(self, config):
         """Waits until it has started."""
-        ports = [i["port"] for i in config.get("inbounds", []) if i["protocol"] == "socks"]
+        ports = [i["port"] for i in config.get("inbounds", []) if isinstance(i.get("port"), int)]
 
         def up():
             if self.process.poll() is not None:

@@ -76,12 +76,7 @@ def half_close_keeps_the_answer():
     world = rig.World()
     _host, port = world.socks_host()
     listener = socket.create_server((lab.WORLD4, 0))
-    client = socket.create_connection(("127.0.0.1", port), 5)
-    client.sendall(b"\x05\x01\x00")
-    client.recv(2)
-    target = socket.inet_aton(lab.WORLD4) + listener.getsockname()[1].to_bytes(2, "big")
-    client.sendall(b"\x05\x01\x00\x01" + target)
-    client.recv(10)
+    client = rig.socks_connect(port, *listener.getsockname())
     client.sendall(b"question")
     client.shutdown(socket.SHUT_WR)
     listener.settimeout(5)
@@ -93,9 +88,7 @@ def half_close_keeps_the_answer():
     server.sendall(b"answer")
     server.close()
     client.settimeout(5)
-    got = b""
-    while piece := client.recv(100):
-        got += piece
+    got = rig.read_all(client)
     assert got == b"answer", got
 
 

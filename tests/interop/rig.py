@@ -78,6 +78,31 @@ def established(port):
     return len(lab.run("ss", "-Htn", "state", "established", "dport", f"= :{port}").splitlines())
 
 
+def ports_towards(ports):
+    """Which of these local TCP ports somebody has a connection to, or has just closed one."""
+    lines = lab.run("ss", "-Htan").splitlines()
+    peers = {int(line.split()[4].rsplit(":", 1)[1]) for line in lines if not line.startswith("LISTEN")}
+    return sorted(peers & set(ports))
+
+
+def socks_connect(port, host, target):
+    """A TCP connection to `host`:`target` through a SOCKS port."""
+    s = socket.create_connection(("127.0.0.1", port), 5)
+    s.sendall(b"\x05\x01\x00")
+    assert s.recv(2) == b"\x05\x00"
+    s.sendall(b"\x05\x01\x00\x01" + socket.inet_aton(host) + struct.pack(">H", target))
+    assert s.recv(10)[:2] == b"\x05\x00"
+    return s
+
+
+def read_all(s):
+    """Everything until the end of the peer's direction."""
+    got = b""
+    while piece := s.recv(65536):
+        got += piece
+    return got
+
+
 class SocksUdp:
     """A SOCKS5 UDP association."""
 
