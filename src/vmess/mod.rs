@@ -2,14 +2,17 @@
 //!
 //! A connection is a request header, a response header and two independent chunk streams. [`client`] holds a
 //! client's half; a server's half mirrors it. What both share: [`id`] and [`kdf`] (identity and key
-//! derivation), [`auth`] (auth ids), [`header`] and [`response`] (the headers' plain forms), [`envelope`]
+//! derivation), [`auth`] (auth ids), [`account`] and
+//! [`legacy`] (the older MD5 header), [`header`] and [`response`] (the headers' plain forms), [`envelope`]
 //! (their sealing), [`keys`] (what the header's keys become), [`chunk`] (framing and sealing of bodies),
 //! [`datagram`] (UDP on top of chunks).
 //!
 //! Source of the wire format: V2Ray's documentation and behaviour; `tests/data/vmess-vectors.json` holds
 //! known answers.
 
+pub mod account;
 pub mod auth;
+mod cfb;
 pub mod chunk;
 pub mod client;
 pub mod datagram;
@@ -19,6 +22,7 @@ pub mod header;
 pub mod id;
 pub mod kdf;
 pub mod keys;
+pub mod legacy;
 pub mod response;
 mod security;
 
