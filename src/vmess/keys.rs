@@ -24,6 +24,13 @@ impl BodyKeys {
         Self { key: half(&self.key), iv: half(&self.iv) }
     }
 
+    /// Derives the response direction's keys from the request direction's, as it is done under a legacy
+    /// header.
+    #[must_use]
+    pub fn legacy_response(&self) -> Self {
+        Self { key: Md5::digest(self.key).into(), iv: Md5::digest(self.iv).into() }
+    }
+
     /// Derives the key that seals chunk lengths under the option AuthenticatedLength.
     ///
     /// Both directions use that of the *request* keys, with the request's initialisation vector.

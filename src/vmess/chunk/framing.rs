@@ -1,7 +1,7 @@
 //! What a request's security and options mean for the bytes of its bodies.
 
 use super::cipher::{Algorithm, CountingAead, MaskStream};
-use super::{MAX_PADDING, TAG};
+use super::{CHECKSUM, MAX_PADDING, TAG};
 use crate::vmess::header::{Command, Options, Security};
 use crate::vmess::keys::BodyKeys;
 
@@ -17,10 +17,21 @@ pub enum FramingError {
     PaddingWithoutMasking,
 }
 
+/// What a security does to a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protection {
+    /// Nothing.
+    Bare,
+    /// Seals each chunk's data.
+    Aead(Algorithm),
+    /// Encrypts everything, sizes and paddings too, as one stream; chunks carry a checksum.
+    Cfb,
+}
+
 /// How the bodies of one connection look; the same for both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Framing {
-    algorithm: Option<Algorithm>,
+    protection: Protection,
     chunked: bool,
     terminated: bool,
     masked: bool,
@@ -32,17 +43,18 @@ impl Framing {
     /// Works out the framing of a request.
     ///
     /// AEAD bodies are always chunked; without [`Options::CHUNK_STREAM`] they only lack the terminating
-    /// chunk. An unprotected stream takes no padding and no sealed sizes whatever its options say, as in
-    /// V2Ray.
+    /// chunk. Sizes are sealed in AEAD bodies alone, and an unprotected stream takes no padding, whatever the
+    /// options say, as in V2Ray.
     ///
     /// # Errors
-    /// [`FramingError::Unsupported`] for `auto` and `aes-128-cfb`; [`FramingError::PaddingWithoutMasking`].
+    /// [`FramingError::Unsupported`] for `auto`; [`FramingError::PaddingWithoutMasking`].
     pub const fn new(security: Security, options: Options, command: Command) -> Result<Self, FramingError> {
-        let algorithm = match security {
-            Security::Aes128Gcm => Some(Algorithm::Aes128Gcm),
-            Security::Chacha20Poly1305 => Some(Algorithm::Chacha20Poly1305),
-            Security::None | Security::Zero => None,
-            Security::Auto | Security::Aes128Cfb => return Err(FramingError::Unsupported(security)),
+        let protection = match security {
+            Security::Aes128Gcm => Protection::Aead(Algorithm::Aes128Gcm),
+            Security::Chacha20Poly1305 => Protection::Aead(Algorithm::Chacha20Poly1305),
+            Security::Aes128Cfb => Protection::Cfb,
+            Security::None | Security::Zero => Protection::Bare,
+            Security::Auto => return Err(FramingError::Unsupported(security)),
         };
         let (masked, padded) =
             (options.contains(Options::CHUNK_MASKING), options.contains(Options::GLOBAL_PADDING));
@@ -50,13 +62,15 @@ impl Framing {
             return Err(FramingError::PaddingWithoutMasking);
         }
         let terminated = options.contains(Options::CHUNK_STREAM);
+        let (bare, aead) =
+            (matches!(protection, Protection::Bare), matches!(protection, Protection::Aead(_)));
         Ok(Self {
-            algorithm,
-            chunked: algorithm.is_some() || terminated,
+            protection,
+            chunked: aead || terminated,
             terminated,
             masked,
-            padded: padded && (algorithm.is_some() || matches!(command, Command::Udp)),
-            sealed_sizes: algorithm.is_some() && options.contains(Options::AUTHENTICATED_LENGTH),
+            padded: padded && (!bare || matches!(command, Command::Udp)),
+            sealed_sizes: aead && options.contains(Options::AUTHENTICATED_LENGTH),
         })
     }
 
@@ -76,9 +90,21 @@ impl Framing {
         self.terminated
     }
 
-    /// Whether data is sealed.
-    pub const fn is_sealed(self) -> bool {
-        self.algorithm.is_some()
+    /// Whether data is protected in any way.
+    pub const fn is_protected(self) -> bool {
+        !matches!(self.protection, Protection::Bare)
+    }
+
+    /// Whether the body is one AES-CFB stream.
+    pub(super) const fn is_cfb(self) -> bool {
+        matches!(self.protection, Protection::Cfb)
+    }
+
+    const fn algorithm(self) -> Option<Algorithm> {
+        match self.protection {
+            Protection::Aead(algorithm) => Some(algorithm),
+            Protection::Bare | Protection::Cfb => None,
+        }
     }
 
     /// Bytes of a chunk's size field.
@@ -90,14 +116,29 @@ impl Framing {
         }
     }
 
-    /// Bytes that a chunk's data has beyond its payload.
+    /// Bytes that a chunk's data has beyond its payload: a checksum before it or a tag behind it.
     pub const fn overhead(self) -> usize {
-        if self.algorithm.is_some() { TAG } else { 0 }
+        self.checksum_len() + self.tag_len()
+    }
+
+    /// Bytes between a chunk's size field and its payload.
+    pub(super) const fn checksum_len(self) -> usize {
+        if self.is_cfb() && self.chunked { CHECKSUM } else { 0 }
+    }
+
+    /// Bytes of a tag behind a chunk's payload.
+    pub(super) const fn tag_len(self) -> usize {
+        if matches!(self.protection, Protection::Aead(_)) { TAG } else { 0 }
+    }
+
+    /// Bytes that a chunk has before its payload.
+    pub(super) const fn lead(self) -> usize {
+        self.head_len() + self.checksum_len()
     }
 
     /// The most bytes that a chunk has behind its payload: tag and padding.
     pub const fn max_tail(self) -> usize {
-        self.overhead() + if self.padded { MAX_PADDING } else { 0 }
+        self.tag_len() + if self.padded { MAX_PADDING } else { 0 }
     }
 }
 
@@ -114,10 +155,10 @@ pub(super) struct Lane {
 impl Lane {
     /// Makes the state of a direction with the body keys `keys`; `request` are the request direction's.
     pub(super) fn new(framing: Framing, keys: &BodyKeys, request: &BodyKeys) -> Self {
-        let sealed = framing.algorithm.filter(|_| framing.sealed_sizes);
+        let sealed = framing.algorithm().filter(|_| framing.sealed_sizes);
         Self {
             framing,
-            body: framing.algorithm.map(|algorithm| CountingAead::new(algorithm, keys)),
+            body: framing.algorithm().map(|algorithm| CountingAead::new(algorithm, keys)),
             sizes: sealed.map(|algorithm| Box::new(CountingAead::new(algorithm, &request.chunk_length()))),
             masks: (framing.chunked && framing.masked).then(|| MaskStream::new(&keys.iv)),
         }

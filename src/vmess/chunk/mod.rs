@@ -1,7 +1,7 @@
 //! Bodies: how payload is cut into chunks, each sealed by itself, and put together again.
 //!
-//! A chunk is `size(2, or 18 sealed) data padding`; the size counts data, with its tag, and padding. Each
-//! direction is a stream of its own with its own counters. [`Sealer`] and [`Opener`] serve either side of a
+//! A chunk is `size(2, or 18 sealed) data padding`; the size counts data, with its tag or checksum, and
+//! padding. Each direction is a stream of its own with its own counters. [`Sealer`] and [`Opener`] serve either side of a
 //! connection and either direction of it: what makes them a client's or a server's is the keys. Both work in
 //! the caller's buffers, allocate nothing after they were made, and know nothing of sockets.
 
@@ -23,6 +23,9 @@ pub const MAX_WRITTEN_SIZE: usize = 16_384;
 
 /// Bytes of an AEAD tag.
 const TAG: usize = 16;
+
+/// Bytes of the checksum before a payload under AES-CFB.
+const CHECKSUM: usize = 4;
 
 /// The most padding behind a chunk.
 const MAX_PADDING: usize = 63;

@@ -1,6 +1,9 @@
 //! The reading end of a body.
 
+use super::CHECKSUM;
 use super::framing::{Framing, Lane};
+use crate::vmess::cfb::Decryptor;
+use crate::vmess::fnv::fnv1a;
 use crate::vmess::keys::BodyKeys;
 use std::ops::Range;
 
@@ -34,7 +37,8 @@ pub enum OpenError {
     /// Malformed: a chunk's size is less than the tag and padding that it must have.
     #[error("a chunk is smaller than its tag and padding")]
     Undersized,
-    /// Unauthenticated: a chunk, or its sealed size, was not sealed under this connection's keys.
+    /// Unauthenticated: a chunk, or its sealed size, was not sealed under this connection's keys, or fails
+    /// the checksum that stands for a tag under AES-CFB.
     #[error("a chunk does not authenticate")]
     Forged,
     /// The stream ended inside a chunk.
@@ -71,6 +75,8 @@ enum State {
 #[derive(Debug)]
 pub struct Opener {
     lane: Lane,
+    /// The stream that everything goes through, under AES-CFB. Boxed, as it is rare.
+    cfb: Option<Box<Decryptor>>,
     state: State,
     /// Bytes of an unfinished chunk were at hand when more were last asked for.
     partial: bool,
@@ -85,14 +91,23 @@ impl Opener {
     /// direction's.
     pub fn new(framing: Framing, keys: &BodyKeys, request: &BodyKeys) -> Self {
         let lane = Lane::new(framing, keys, request);
-        Self { lane, state: State::Size, partial: false, skips_empty: false, begun: false }
+        let cfb = framing.is_cfb().then(|| Box::new(Decryptor::new(keys)));
+        Self { lane, cfb, state: State::Size, partial: false, skips_empty: false, begun: false }
     }
 
-    /// Skips an empty chunk at the very start of an unsealed stream, where it would be the end: sing-box
+    /// Goes on in a stream that has decrypted a response header, if this body is one: a legacy header and an
+    /// AES-CFB body behind it share theirs.
+    pub(in crate::vmess) fn go_on_behind(&mut self, header: Box<Decryptor>) {
+        if let Some(cfb) = &mut self.cfb {
+            *cfb = header;
+        }
+    }
+
+    /// Skips an empty chunk at the very start of an unprotected stream, where it would be the end: sing-box
     /// sends one with its response header.
     #[must_use]
     pub fn skipping_empty_start(self) -> Self {
-        Self { skips_empty: !self.lane.framing.is_sealed(), ..self }
+        Self { skips_empty: !self.lane.framing.is_protected(), ..self }
     }
 
     /// How this direction's bytes look.
@@ -163,28 +178,49 @@ impl Opener {
                 let Some(head) = input.get(..framing.head_len()) else {
                     return Ok(Opened::Need(framing.head_len()));
                 };
-                let (size, padding) = self.lane.read_size(head).ok_or(OpenError::Forged)?;
+                let sizes = match &mut self.cfb {
+                    None => self.lane.read_size(head),
+                    Some(cfb) => head.first_chunk().copied().and_then(|mut field: [u8; 2]| {
+                        // On the side: the input must not be seen half decrypted.
+                        cfb.decrypt(&mut field);
+                        self.lane.read_size(&field)
+                    }),
+                };
+                let (size, padding) = sizes.ok_or(OpenError::Forged)?;
                 if size < framing.overhead() + padding {
                     return Err(OpenError::Undersized);
                 }
                 (framing.head_len() + size, padding)
             }
             State::Size if input.is_empty() => return Ok(Opened::Need(1)),
-            State::Size => return Ok(Opened::Data { payload: 0..input.len(), consumed: input.len() }),
+            State::Size => {
+                if let Some(cfb) = &mut self.cfb {
+                    cfb.decrypt(input);
+                }
+                return Ok(Opened::Data { payload: 0..input.len(), consumed: input.len() });
+            }
             State::Ended => return Ok(Opened::End { consumed: input.len() }),
             State::Failed(error) => return Err(error),
         };
         // At least head and overhead: a size that says less has been refused.
         let sealed = framing.head_len()..total - padding;
-        let payload = sealed.start..sealed.end - framing.overhead();
+        let payload = framing.lead()..sealed.end - framing.tag_len();
         // The padding of the terminating chunk means nothing and is not waited for.
-        let needed = if payload.is_empty() { sealed.end } else { total };
+        let needed = if payload.is_empty() && !self.skips_empty { sealed.end } else { total };
         if input.len() < needed {
             self.state = State::Body { total, padding };
             return Ok(Opened::Need(needed));
         }
-        if let (Some(aead), Some(data)) = (&mut self.lane.body, input.get_mut(sealed)) {
+        if let (Some(aead), Some(data)) = (&mut self.lane.body, input.get_mut(sealed.clone())) {
             aead.open(data).ok_or(OpenError::Forged)?;
+        }
+        if let Some(cfb) = &mut self.cfb {
+            let end = total.min(input.len());
+            cfb.decrypt(input.get_mut(framing.head_len()..end).unwrap_or_default());
+            let data = input.get(sealed).and_then(<[u8]>::split_first_chunk::<CHECKSUM>);
+            if data.is_none_or(|(checksum, payload)| fnv1a(payload) != u32::from_be_bytes(*checksum)) {
+                return Err(OpenError::Forged);
+            }
         }
         let skipped = std::mem::take(&mut self.skips_empty);
         if payload.is_empty() && !skipped {

@@ -1,8 +1,10 @@
 //! The writing end of a body.
 
 use super::framing::{Framing, Lane};
-use super::{MAX_PADDING, MAX_SIZE, MAX_WRITTEN_SIZE, TAG};
+use super::{CHECKSUM, MAX_PADDING, MAX_SIZE, MAX_WRITTEN_SIZE, TAG};
 use crate::entropy::Entropy;
+use crate::vmess::cfb::Encryptor;
+use crate::vmess::fnv::fnv1a;
 use crate::vmess::keys::BodyKeys;
 use std::fmt;
 use std::ops::Range;
@@ -39,6 +41,8 @@ pub enum SealError {
 #[derive(Debug)]
 pub struct Sealer {
     lane: Lane,
+    /// The stream that everything goes through, under AES-CFB. Boxed, as it is rare.
+    cfb: Option<Box<Encryptor>>,
     padding: Padding,
     finished: bool,
 }
@@ -47,7 +51,15 @@ impl Sealer {
     /// Makes the writing end of the direction whose body keys are `keys`; `request` are the request
     /// direction's.
     pub fn new(framing: Framing, keys: &BodyKeys, request: &BodyKeys) -> Self {
-        Self { lane: Lane::new(framing, keys, request), padding: Padding::new(), finished: false }
+        let cfb = framing.is_cfb().then(|| Box::new(Encryptor::new(keys)));
+        Self { lane: Lane::new(framing, keys, request), cfb, padding: Padding::new(), finished: false }
+    }
+
+    /// Goes on in a stream that has encrypted a response header, if this body is one: a legacy header and an
+    /// AES-CFB body behind it share theirs.
+    #[must_use]
+    pub(in crate::vmess) fn behind_header(self, header: Encryptor) -> Self {
+        Self { cfb: self.cfb.map(|_| Box::new(header)), ..self }
     }
 
     /// How this direction's bytes look.
@@ -59,7 +71,7 @@ impl Sealer {
     /// chunks are sealed and padded, 16,368 without padding. [`MAX_SIZE`] where there are no chunks.
     pub const fn max_payload(&self) -> usize {
         if self.lane.framing.is_chunked() {
-            MAX_WRITTEN_SIZE - self.lane.framing.max_tail()
+            MAX_WRITTEN_SIZE - self.lane.framing.checksum_len() - self.lane.framing.max_tail()
         } else {
             MAX_SIZE
         }
@@ -67,13 +79,14 @@ impl Sealer {
 
     /// The longest payload that [`Sealer::seal`] takes, whoever reads it.
     const fn limit(&self) -> usize {
-        if self.lane.framing.is_chunked() { MAX_SIZE - self.lane.framing.max_tail() } else { usize::MAX }
+        let framing = self.lane.framing;
+        if framing.is_chunked() { MAX_SIZE - framing.checksum_len() - framing.max_tail() } else { usize::MAX }
     }
 
     /// Seals `slab[payload]` in place and returns where in `slab` the chunk lies.
     ///
     /// The size field goes before the payload, tag and padding behind it: [`HEADROOM`] and [`TAILROOM`] free
-    /// bytes are always enough. Without chunks the payload stays as it is.
+    /// bytes are always enough. Without chunks the payload stays where it is.
     ///
     /// # Errors
     /// Any [`SealError`]. The stream has not moved then, so the same or another payload can follow.
@@ -111,8 +124,8 @@ impl Sealer {
             return None;
         }
         self.finished = true;
-        let head = framing.head_len();
-        self.chunk(out, head..head, entropy).map(|chunk| chunk.end)
+        let lead = framing.lead();
+        self.chunk(out, lead..lead, entropy).map(|chunk| chunk.end)
     }
 
     /// Seals a payload of legal length, empty for the end; `None` without effect if there is no room.
@@ -123,14 +136,17 @@ impl Sealer {
         entropy: &mut dyn Entropy,
     ) -> Option<Range<usize>> {
         let framing = self.lane.framing;
-        let start = payload.start.checked_sub(framing.head_len())?;
+        let start = payload.start.checked_sub(framing.lead())?;
         let room = slab.get_mut(start..payload.end.checked_add(framing.max_tail())?)?;
         if !framing.is_chunked() {
+            if let Some(cfb) = &mut self.cfb {
+                cfb.encrypt(room);
+            }
             return Some(payload);
         }
         let (head, rest) = room.split_at_mut(framing.head_len());
-        let (data, tail) = rest.split_at_mut(payload.len());
-        let (tag, padding) = tail.split_at_mut(framing.overhead());
+        let (data, tail) = rest.split_at_mut(framing.checksum_len() + payload.len());
+        let (tag, padding) = tail.split_at_mut(framing.tag_len());
         let padding = padding.get_mut(..self.lane.draw_padding())?;
         let size = data.len() + tag.len() + padding.len();
         self.lane.write_size(u16::try_from(size).ok()?, head);
@@ -138,7 +154,13 @@ impl Sealer {
             tag.copy_from_slice(&aead.seal(data));
         }
         self.padding.fill(padding, entropy);
-        Some(start..start + head.len() + size)
+        let len = head.len() + size;
+        if let Some(cfb) = &mut self.cfb {
+            let (checksum, payload) = data.split_first_chunk_mut::<CHECKSUM>()?;
+            *checksum = fnv1a(payload).to_be_bytes();
+            cfb.encrypt(room.get_mut(..len)?);
+        }
+        Some(start..start + len)
     }
 }
 
