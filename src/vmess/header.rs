@@ -16,6 +16,14 @@ pub const MAX_PADDING: usize = 15;
 pub const MAX_LEN: usize = 41 + 1 + 255 + MAX_PADDING + 4;
 
 const VERSION: u8 = 1;
+/// The command without a target.
+const MUX: u8 = 3;
+/// Where the byte of padding length and security is.
+const PACKED_AT: usize = 35;
+/// Where the target is, or what follows it if there is none.
+const TARGET_AT: usize = 38;
+/// Bytes of the checksum.
+const CHECKSUM: usize = 4;
 const IPV4: u8 = 1;
 const DOMAIN: u8 = 2;
 const IPV6: u8 = 3;
@@ -36,7 +44,7 @@ impl Command {
         match self {
             Self::Tcp => 1,
             Self::Udp => 2,
-            Self::Mux => 3,
+            Self::Mux => MUX,
         }
     }
 
@@ -44,7 +52,7 @@ impl Command {
         match code {
             1 => Some(Self::Tcp),
             2 => Some(Self::Udp),
-            3 => Some(Self::Mux),
+            MUX => Some(Self::Mux),
             _ => None,
         }
     }
@@ -86,9 +94,6 @@ pub enum HeaderError {
     /// Its checksum does not fit.
     #[error("the request header's checksum does not fit")]
     Checksum,
-    /// The version is not 1.
-    #[error("request header version {0} is unknown")]
-    Version(u8),
     /// The security code stands for nothing that may be sent.
     #[error("security code {0} is unknown")]
     Security(u8),
@@ -150,28 +155,51 @@ impl RequestHeader {
         Ok(())
     }
 
-    /// Reads the plain form. Bytes behind the checksum are ignored, as V2Ray ignores them.
+    /// How long the header at the start of `plain` is, as far as these bytes tell.
+    ///
+    /// Returns how many bytes it has in all if at least as many are at hand, else how many must be, at least,
+    /// to tell more. A legacy header is read so: its length is not sent, and a body follows.
+    ///
+    /// # Errors
+    /// [`HeaderError::Address`] for an address type that says nothing of the length.
+    pub fn extent(plain: &[u8]) -> Result<usize, HeaderError> {
+        let Some(&[packed, _reserved, command]) =
+            plain.get(PACKED_AT..TARGET_AT).and_then(<[u8]>::first_chunk)
+        else {
+            return Ok(TARGET_AT);
+        };
+        let target = match (command, plain.get(TARGET_AT..).unwrap_or_default()) {
+            (MUX, _) => 0,
+            (_, [] | [_] | [_, _]) => return Ok(TARGET_AT + 3),
+            (_, [_, _, IPV4, ..]) => 3 + 4,
+            (_, [_, _, IPV6, ..]) => 3 + 16,
+            (_, [_, _, DOMAIN]) => return Ok(TARGET_AT + 4),
+            (_, [_, _, DOMAIN, len, ..]) => 4 + usize::from(*len),
+            _ => return Err(HeaderError::Address),
+        };
+        Ok(TARGET_AT + target + usize::from(packed >> 4) + CHECKSUM)
+    }
+
+    /// Reads the plain form. The version, the reserved byte and bytes behind the checksum are ignored, as
+    /// V2Ray and Xray ignore them.
     ///
     /// # Errors
     /// Every [`HeaderError`] but [`HeaderError::Unsettled`]. The checksum is judged before anything else that
     /// is whole.
     pub fn decode(plain: &[u8]) -> Result<Self, HeaderError> {
         let mut input = Input(plain);
-        let [version] = input.take()?;
+        let [_version] = input.take()?;
         let (iv, key) = (input.take()?, input.take()?);
         let keys = BodyKeys { key, iv };
         let [token, options, packed, _reserved, command] = input.take()?;
         let target = match command {
-            3 => None,
+            MUX => None,
             _ => Some(input.target()?),
         };
         input.skip(usize::from(packed >> 4))?;
         let covered = plain.len() - input.0.len();
         if fnv1a(plain.get(..covered).unwrap_or_default()) != u32::from_be_bytes(input.take()?) {
             return Err(HeaderError::Checksum);
-        }
-        if version != VERSION {
-            return Err(HeaderError::Version(version));
         }
         let options = Options(options);
         check_options(options)?;
@@ -299,6 +327,33 @@ mod tests {
         assert_eq!(RequestHeader::decode(&encoded(&mux, &[])), Ok(mux));
     }
 
+    /// Every prefix asks for no more than there is, and for more than it has until it is the whole.
+    #[test]
+    fn extents_are_known_in_few_steps_and_never_overshoot() {
+        for host in ["example.com", "1.2.3.4", "::1", "a"] {
+            for padding in [0, 1, MAX_PADDING] {
+                let header = header(Host::parse(host).expect("legal"));
+                let mut plain = encoded(&header, &[7; MAX_PADDING][..padding]);
+                let whole = plain.len();
+                plain.extend_from_slice(b"the body");
+                let (mut have, mut steps) = (0, 0);
+                while have < whole {
+                    let need = RequestHeader::extent(&plain[..have]).expect("legal");
+                    assert!(have < need && need <= whole, "{need} after {have} of {whole}");
+                    (have, steps) = (need, steps + 1);
+                }
+                assert!(steps <= 4);
+                (whole..plain.len()).for_each(|n| assert_eq!(RequestHeader::extent(&plain[..n]), Ok(whole)));
+            }
+        }
+        let mux = RequestHeader { command: Command::Mux, target: None, ..header(Host::Ip([0; 4].into())) };
+        let plain = encoded(&mux, &[1, 2]);
+        assert_eq!(RequestHeader::extent(&plain[..38]), Ok(plain.len()));
+        let mut unknown = encoded(&header(Host::Ip([0; 4].into())), &[]);
+        unknown[40] = 9;
+        assert_eq!(RequestHeader::extent(&unknown), Err(HeaderError::Address));
+    }
+
     #[test]
     fn every_cut_and_every_flip_is_an_error() {
         let plain = encoded(&header(Host::Domain("example.com".into())), &[1, 2, 3]);
@@ -338,7 +393,7 @@ mod tests {
             plain[end..].copy_from_slice(&checksum);
             RequestHeader::decode(&plain)
         };
-        assert_eq!(with(0, 2), Err(HeaderError::Version(2)));
+        assert!(with(0, 2).is_ok() && with(36, 0xFF).is_ok(), "as V2Ray and Xray");
         assert_eq!(with(34, 0x09), Err(HeaderError::Options));
         assert_eq!(with(35, 0x02), Err(HeaderError::Security(2)));
         assert_eq!(with(35, 0x00).map(|header| header.security), Ok(Security::Aes128Cfb));
