@@ -1,12 +1,14 @@
 //! A client's half of a connection: makes the request, seals what goes up, opens what comes down.
 
+use super::answer::{Answer, Progress};
 use super::auth::AuthCipher;
 use super::chunk::{Framing, FramingError, OpenError, Opened, Opener, Sealer};
-use super::envelope::{self, NONCE, SEALED_LENGTH, TAG};
+use super::command::SwitchAccount;
+use super::envelope::{self, NONCE};
 use super::header::{self, Command, HeaderError, Options, RequestHeader, Security};
-use super::id::CmdKey;
+use super::id::{CmdKey, Id};
 use super::keys::BodyKeys;
-use super::response::{self, ResponseHeader};
+use super::legacy;
 use crate::addr::Target;
 use crate::entropy::Entropy;
 use zeroize::Zeroizing;
@@ -86,7 +88,8 @@ pub struct Connection {
 /// Seals what a client sends.
 pub type Uplink = Sealer;
 
-/// Makes one connection's client half. `unix_secs` is UTC now, as the server's clock should have it.
+/// Makes one connection's client half under an AEAD header. `unix_secs` is UTC now, as the server's clock
+/// should have it.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -96,9 +99,41 @@ pub fn connect(
     unix_secs: i64,
     entropy: &mut dyn Entropy,
 ) -> Result<Connection, ConnectError> {
-    let framing = Framing::new(request.security, request.options, request.command)?;
     let drawn = Drawn::new(entropy);
-    let plain_header = RequestHeader {
+    let (framing, plain) = plan(request, &drawn)?;
+    let auth_id = AuthCipher::new(cmd_key).seal(unix_secs, drawn.auth_random);
+    let header = envelope::seal_request(cmd_key, &auth_id, &drawn.nonce, &plain);
+    let keys = drawn.keys.response();
+    let answer = Answer::sealed(drawn.token, &keys);
+    Ok(assemble(framing, request, &drawn.keys, &keys, header, answer))
+}
+
+/// Makes one connection's client half under a legacy header, signed with `auth_id` for exactly `unix_secs`.
+///
+/// `auth_id` is any of the alter ids that the server knows the user by, never the id itself: not every server
+/// takes that.
+///
+/// # Errors
+/// [`ConnectError`].
+pub fn connect_legacy(
+    cmd_key: &CmdKey,
+    auth_id: &Id,
+    request: &Request,
+    unix_secs: i64,
+    entropy: &mut dyn Entropy,
+) -> Result<Connection, ConnectError> {
+    let drawn = Drawn::new(entropy);
+    let (framing, plain) = plan(request, &drawn)?;
+    let header = legacy::seal_request(cmd_key, auth_id, unix_secs, &plain);
+    let keys = drawn.keys.legacy_response();
+    let answer = Answer::legacy(drawn.token, &keys);
+    Ok(assemble(framing, request, &drawn.keys, &keys, header, answer))
+}
+
+/// How the bodies will look, and the request header before it is sealed, as secret as the keys in it.
+fn plan(request: &Request, drawn: &Drawn) -> Result<(Framing, Zeroizing<Vec<u8>>), ConnectError> {
+    let framing = Framing::new(request.security, request.options, request.command)?;
+    let header = RequestHeader {
         keys: drawn.keys.clone(),
         token: drawn.token,
         options: request.options,
@@ -107,19 +142,24 @@ pub fn connect(
         target: (request.command != Command::Mux).then(|| request.target.clone()),
     };
     let mut plain = Zeroizing::new(Vec::with_capacity(header::MAX_LEN));
-    plain_header.encode(drawn.padding(), &mut plain)?;
-    let auth_id = AuthCipher::new(cmd_key).seal(unix_secs, drawn.auth_random);
-    let response_keys = drawn.keys.response();
+    header.encode(drawn.padding(), &mut plain)?;
+    Ok((framing, plain))
+}
+
+/// Puts a connection together around its sealed header. The response direction's keys are `response`, which
+/// the kind of header decides.
+fn assemble(
+    framing: Framing,
+    request: &Request,
+    keys: &BodyKeys,
+    response: &BodyKeys,
+    header: Vec<u8>,
+    answer: Answer,
+) -> Connection {
     let uplink_framing = if request.no_termination_signal { framing.unterminated() } else { framing };
-    Ok(Connection {
-        header: envelope::seal_request(cmd_key, &auth_id, &drawn.nonce, &plain),
-        uplink: Sealer::new(uplink_framing, &drawn.keys, &drawn.keys),
-        downlink: Downlink {
-            opener: Opener::new(framing, &response_keys, &drawn.keys).skipping_empty_start(),
-            token: drawn.token,
-            answer: Answer::Length(response_keys),
-        },
-    })
+    let opener = Opener::new(framing, response, keys).skipping_empty_start();
+    let downlink = Downlink { opener, answer, command: None };
+    Connection { header, uplink: Sealer::new(uplink_framing, keys, keys), downlink }
 }
 
 /// Everything random in a request, drawn at once.
@@ -156,25 +196,12 @@ impl Drawn {
     }
 }
 
-/// What is known of the response header.
-#[derive(Debug)]
-enum Answer {
-    /// Nothing; its keys.
-    Length(BodyKeys),
-    /// Its keys, and its bytes on the wire.
-    Header(BodyKeys, usize),
-    /// It was valid.
-    Valid,
-    /// It was not.
-    Failed(OpenError),
-}
-
 /// Opens what a server sends: the response header, then chunks.
 #[derive(Debug)]
 pub struct Downlink {
     opener: Opener,
-    token: u8,
     answer: Answer,
+    command: Option<Box<SwitchAccount>>,
 }
 
 impl Downlink {
@@ -188,16 +215,28 @@ impl Downlink {
         if self.answered() {
             return self.opener.open(input);
         }
-        let opened = self.open_answer(input);
-        if let Err(error) = opened {
-            self.answer = Answer::Failed(error);
+        match self.answer.open(input)? {
+            Progress::Need(need) => Ok(Opened::Need(need)),
+            Progress::Valid { consumed, command, stream } => {
+                self.command = command;
+                if let Some(stream) = stream {
+                    self.opener.go_on_behind(stream);
+                }
+                Ok(Opened::Data { payload: consumed..consumed, consumed })
+            }
         }
-        opened
     }
 
     /// Whether a valid response header has come: the server knows the user.
     pub const fn answered(&self) -> bool {
-        matches!(self.answer, Answer::Valid)
+        self.answer.is_valid()
+    }
+
+    /// Takes out the command that the response header carried, once.
+    ///
+    /// Under a legacy header nothing proves that the server sent it as it came but a checksum of 32 bits.
+    pub fn take_command(&mut self) -> Option<SwitchAccount> {
+        self.command.take().map(|command| *command)
     }
 
     /// Whether the end of the carrier would be a proper end of this stream now: see [`Opener::at_boundary`].
@@ -220,42 +259,8 @@ impl Downlink {
     /// # Errors
     /// [`OpenError::Unanswered`] before the response header was whole, [`OpenError::Truncated`] inside a
     /// chunk; after an error, that error.
-    pub const fn check_end(&self) -> Result<(), OpenError> {
-        match self.answer {
-            Answer::Valid => self.opener.check_end(),
-            Answer::Failed(error) => Err(error),
-            Answer::Length(_) | Answer::Header(..) => Err(OpenError::Unanswered),
-        }
-    }
-
-    fn open_answer(&mut self, input: &mut [u8]) -> Result<Opened, OpenError> {
-        match &self.answer {
-            Answer::Length(keys) => {
-                let Some(&sealed) = input.first_chunk::<SEALED_LENGTH>() else {
-                    return Ok(Opened::Need(SEALED_LENGTH));
-                };
-                let len =
-                    envelope::open_response_length(keys, sealed).map_err(|_| OpenError::ForgedResponse)?;
-                if !(response::MIN_LEN..=response::MAX_LEN).contains(&len) {
-                    return Err(OpenError::MalformedResponse);
-                }
-                self.answer = Answer::Header(keys.clone(), SEALED_LENGTH + len + TAG);
-                self.open_answer(input)
-            }
-            &Answer::Header(ref keys, total) => {
-                let Some(sealed) = input.get_mut(SEALED_LENGTH..total) else {
-                    return Ok(Opened::Need(total));
-                };
-                let plain = envelope::open_response(keys, sealed).map_err(|_| OpenError::ForgedResponse)?;
-                let answer = ResponseHeader::decode(plain).ok_or(OpenError::MalformedResponse)?;
-                if answer.token != self.token {
-                    return Err(OpenError::MalformedResponse);
-                }
-                self.answer = Answer::Valid;
-                Ok(Opened::Data { payload: total..total, consumed: total })
-            }
-            Answer::Valid => self.opener.open(input),
-            Answer::Failed(error) => Err(*error),
-        }
+    pub fn check_end(&self) -> Result<(), OpenError> {
+        self.answer.check_end()?;
+        self.opener.check_end()
     }
 }

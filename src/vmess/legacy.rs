@@ -74,6 +74,18 @@ fn finish<const N: usize>(mut state: [u32; 4], message: [u8; N]) -> [u8; 16] {
     digest
 }
 
+/// Signs and encrypts a request header into its wire form.
+///
+/// The signature is made with `auth_id`, an alter id of the user whose command key is `cmd_key`: not every
+/// server takes one of the user's own id.
+pub fn seal_request(cmd_key: &CmdKey, auth_id: &Id, unix_secs: i64, plain: &[u8]) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(AUTH_LEN + plain.len());
+    wire.extend_from_slice(&auth(auth_id, unix_secs));
+    wire.extend_from_slice(plain);
+    HeaderCipher::new(cmd_key, unix_secs).encrypt(wire.get_mut(AUTH_LEN..).unwrap_or_default());
+    wire
+}
+
 /// The cipher of one request header, either way: any number of bytes at a time, in order.
 ///
 /// Its stream ends with the header; the body behind it has its own.

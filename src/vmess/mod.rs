@@ -1,7 +1,7 @@
 //! The VMess protocol as a pure machine: bytes in, bytes out. No socket, no clock, no randomness of its own.
 //!
 //! A connection is a request header, a response header and two independent chunk streams. [`client`] holds a
-//! client's half; a server's half mirrors it. What both share: [`id`] and [`kdf`] (identity and key
+//! client's half, [`server`] a server's. What both share: [`id`] and [`kdf`] (identity and key
 //! derivation), [`auth`] (auth ids), [`account`] and
 //! [`legacy`] (the older MD5 header), [`header`] and [`response`] (the headers' plain forms), [`envelope`]
 //! (their sealing), [`keys`] (what the header's keys become), [`chunk`] (framing and sealing of bodies),
@@ -11,6 +11,7 @@
 //! known answers.
 
 pub mod account;
+mod answer;
 pub mod auth;
 mod cfb;
 pub mod chunk;
@@ -25,6 +26,7 @@ pub mod keys;
 pub mod legacy;
 pub mod response;
 mod security;
+pub mod server;
 
 pub use header::{Command, Options, Security, hardware_aes};
 pub use id::{CmdKey, Id};

@@ -35,6 +35,11 @@ impl<'a> ResponseHeader<'a> {
         Some(plain)
     }
 
+    /// The plain form without the command.
+    pub(super) fn without_command(&self) -> Vec<u8> {
+        vec![self.token, self.options, 0, 0]
+    }
+
     /// Reads the plain form; `None` if it is shorter than it says. Bytes behind the payload are ignored.
     pub fn decode(plain: &'a [u8]) -> Option<Self> {
         let (&[token, options, command, len], rest) = plain.split_first_chunk()?;
