@@ -15,6 +15,7 @@ use crate::transport::Datagrams;
 use crate::transport::dial::{self, DialError};
 use crate::transport::sealed::{SealedDatagrams, SealedStream, Witness};
 use crate::transport::tcp::TcpCarrier;
+use crate::vmess::account::AlterIds;
 use crate::vmess::client::{self, Connection, Request};
 use crate::vmess::header::hardware_aes;
 use crate::vmess::{CmdKey, Command, Security};
@@ -44,7 +45,8 @@ struct Server {
 
 struct User {
     cmd_key: CmdKey,
-    alter_id: u16,
+    /// Empty for a user of AEAD headers.
+    alter_ids: AlterIds,
     security: Security,
     level: u32,
     authenticated_length: bool,
@@ -151,7 +153,7 @@ impl User {
     fn new(user: &config::VmessUser, hardware_aes: bool) -> Self {
         Self {
             cmd_key: user.id.cmd_key(),
-            alter_id: user.alter_id,
+            alter_ids: AlterIds::new(&user.id, user.alter_id),
             security: user.security.resolve(hardware_aes),
             level: user.level,
             authenticated_length: user.authenticated_length,
@@ -159,15 +161,11 @@ impl User {
         }
     }
 
-    /// Makes a request of this user.
+    /// Makes a request of this user, under the header that its alterId asks for.
     ///
     /// # Errors
-    /// `Unsupported` if what the config asks for is not built, or the target has no form on the wire.
+    /// `Unsupported` if the target has no form on the wire.
     fn connect(&self, shard: &Shard, command: Command, target: Target) -> Result<Connection, Error> {
-        if self.alter_id > 0 {
-            let text = "this version has no legacy header, which an alterId above 0 asks for";
-            return Err(Error::new(ErrorKind::Unsupported, text).with_hint("set alterId to 0"));
-        }
         let none_chunked = shard.live().config.vmesskit.none_chunked;
         let request = Request::new(
             command,
@@ -178,7 +176,10 @@ impl User {
             self.no_termination_signal,
         );
         let unix_secs = shard.clock.unix_secs();
-        let made = shard.with_entropy(|entropy| client::connect(&self.cmd_key, &request, unix_secs, entropy));
+        let made = shard.with_entropy(|entropy| match self.alter_ids.draw(entropy) {
+            Some(id) => client::connect_legacy(&self.cmd_key, id, &request, unix_secs, entropy),
+            None => client::connect(&self.cmd_key, &request, unix_secs, entropy),
+        });
         made.map_err(|error| {
             Error::new(ErrorKind::Unsupported, "a request could not be made").with_reason(error.to_string())
         })
