@@ -198,7 +198,7 @@ fn what_follows_the_terminating_chunk_is_ignored() {
     up.extend([0xAA; 300]);
     for step in [1, 7, 1000] {
         let (again, _) = pair(&request(Command::Tcp, Security::Chacha20Poly1305), &mut SeededEntropy::new(9));
-        let opener = Server::accept(&cmd_key(), &again.header).uplink;
+        let opener = Server::accept(&again.header).uplink;
         let received = receive(opener, &up, || step).expect("proper end");
         assert!(received.ended && received.bytes() == b"data");
     }
@@ -212,7 +212,7 @@ fn an_empty_first_chunk_of_an_unsealed_downlink_is_skipped() {
         let request = Request { options: Options(options), ..request(command, Security::None) };
         let mut entropy = SeededEntropy::new(10);
         let (client, mut server) = pair(&request, &mut entropy);
-        let twin = Server::accept(&cmd_key(), &client.header);
+        let twin = Server::accept(&client.header);
         // An empty chunk is what a finished sealer writes; the stream goes on in a sealer that has drawn as
         // much.
         let empty = finish(&mut server.downlink, &mut entropy);

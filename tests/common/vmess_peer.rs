@@ -1,4 +1,5 @@
-//! What the VMess tests share: the known answers, a scripted source of randomness, and a tiny server.
+//! What the VMess tests share: the known answers, a scripted source of randomness, and a server that reads
+//! whole requests.
 #![allow(dead_code, reason = "each test binary uses its own part of this file")]
 
 use serde_json::Value;
@@ -7,13 +8,14 @@ use vmesskit::addr::{Host, Target};
 use vmesskit::buffer::{HEADROOM, TAILROOM};
 use vmesskit::entropy::Entropy;
 use vmesskit::vmess::auth::AuthCipher;
-use vmesskit::vmess::chunk::{Framing, OpenError, Opened, Opener, Sealer, TERMINATOR};
-use vmesskit::vmess::client::{Connection, Downlink, Request, connect};
+use vmesskit::vmess::chunk::{OpenError, Opened, Opener, Sealer, TERMINATOR};
+use vmesskit::vmess::client::{Connection, Downlink, Request, connect, connect_legacy};
 use vmesskit::vmess::envelope::{self, REQUEST_PREFIX, TAG};
 use vmesskit::vmess::header::RequestHeader;
-use vmesskit::vmess::keys::BodyKeys;
+use vmesskit::vmess::legacy::{self, AUTH_LEN, HeaderCipher};
 use vmesskit::vmess::response::ResponseHeader;
-use vmesskit::vmess::{CmdKey, Command, Id, Options, Security};
+use vmesskit::vmess::server::{self, HeaderKind};
+use vmesskit::vmess::{CmdKey, Command, Id, Options, Security, account};
 
 /// The id of every test connection.
 pub(crate) const ID: &str = "b831381d-6324-4d53-ad4f-8cda48b30811";
@@ -192,53 +194,102 @@ pub(crate) fn receive<O: Open>(
     receiver.end()
 }
 
-/// A server's half of a connection, made of the parts that both sides share.
+/// Both kinds of request header.
+pub(crate) const KINDS: [HeaderKind; 2] = [HeaderKind::Aead, HeaderKind::Legacy];
+
+/// The alter ids of [`ID`], of which a legacy client here uses the last.
+pub(crate) fn alter_id() -> Id {
+    account::alter_ids(&Id::parse(ID).expect("a UUID").0, 4).last().expect("four of them")
+}
+
+/// A client's half of a connection under either kind of header.
+pub(crate) fn connect_as(kind: HeaderKind, request: &Request, entropy: &mut dyn Entropy) -> Connection {
+    let made = match kind {
+        HeaderKind::Aead => connect(&cmd_key(), request, NOW, entropy),
+        HeaderKind::Legacy => connect_legacy(&cmd_key(), &alter_id(), request, NOW, entropy),
+    };
+    made.expect("a legal request")
+}
+
+/// A server's half of a connection.
 pub(crate) struct Server {
     pub(crate) header: RequestHeader,
     pub(crate) uplink: Opener,
     pub(crate) downlink: Sealer,
     /// Where in the bytes that came the uplink's body begins.
     pub(crate) body: Range<usize>,
-    response_keys: BodyKeys,
+    kind: HeaderKind,
+    answer: Vec<u8>,
 }
 
 impl Server {
-    /// Reads a request that came whole, body behind it.
-    pub(crate) fn accept(cmd_key: &CmdKey, wire: &[u8]) -> Self {
-        let (prefix, rest) = wire.split_at(REQUEST_PREFIX);
-        let auth_id = prefix[..16].try_into().expect("16 bytes");
-        let (length, nonce) = prefix[16..].split_at(18);
-        let nonce = nonce.try_into().expect("8 bytes");
-        assert_eq!(AuthCipher::new(cmd_key).open(&auth_id), Some(NOW));
-        let length = length.try_into().expect("18 bytes");
-        let len = envelope::open_request_length(cmd_key, &auth_id, &nonce, length).expect("authentic length");
-        let mut sealed = rest[..len + TAG].to_vec();
-        let plain = envelope::open_request(cmd_key, &auth_id, &nonce, &mut sealed).expect("authentic header");
-        let header = RequestHeader::decode(plain).expect("legal header");
-        let framing = Framing::new(header.security, header.options, header.command).expect("legal framing");
-        let response_keys = header.keys.response();
-        Self {
-            uplink: Opener::new(framing, &header.keys, &header.keys),
-            downlink: Sealer::new(framing, &response_keys, &header.keys),
-            body: REQUEST_PREFIX + len + TAG..wire.len(),
-            response_keys,
-            header,
-        }
+    /// Reads a request that came whole under an AEAD header, body behind it, and accepts it.
+    pub(crate) fn accept(wire: &[u8]) -> Self {
+        Self::accept_as(HeaderKind::Aead, wire, |header| ResponseHeader::accept(header.token))
     }
 
-    /// The response header that accepts the request, sealed.
+    /// Reads a request that came whole, body behind it, and answers as `answer` says.
+    pub(crate) fn accept_as<'a>(
+        kind: HeaderKind,
+        wire: &[u8],
+        answer: impl FnOnce(&RequestHeader) -> ResponseHeader<'a>,
+    ) -> Self {
+        let (header, len) = match kind {
+            HeaderKind::Aead => read_aead(wire),
+            HeaderKind::Legacy => read_legacy(wire),
+        }
+        .expect("an authentic header");
+        let made = server::accept(&header, kind, &answer(&header), false).expect("a legal framing");
+        let server::Connection { header: answer, uplink, downlink } = made;
+        Self { header, uplink, downlink, body: len..wire.len(), kind, answer }
+    }
+
+    /// The response header, sealed.
     pub(crate) fn answer(&self) -> Vec<u8> {
-        self.answer_with(ResponseHeader::accept(self.header.token))
+        self.answer.clone()
     }
 
     /// Any response header, sealed.
     pub(crate) fn answer_with(&self, header: ResponseHeader<'_>) -> Vec<u8> {
-        envelope::seal_response(&self.response_keys, &header.encode().expect("fits"))
+        server::accept(&self.header, self.kind, &header, false).expect("as before").header
     }
 
-    /// Any bytes as a response header, sealed.
+    /// Any bytes as a response header, sealed as under an AEAD header.
     pub(crate) fn answer_bytes(&self, plain: &[u8]) -> Vec<u8> {
-        envelope::seal_response(&self.response_keys, plain)
+        envelope::seal_response(&self.header.keys.response(), plain)
+    }
+}
+
+/// Reads an AEAD header, made at [`NOW`]: what it says and how long it is. `None` if it does not authenticate.
+pub(crate) fn read_aead(wire: &[u8]) -> Option<(RequestHeader, usize)> {
+    let key = cmd_key();
+    let (prefix, rest) = wire.split_first_chunk::<REQUEST_PREFIX>()?;
+    let (auth_id, prefix) = prefix.split_first_chunk::<16>()?;
+    let (&length, nonce) = prefix.split_first_chunk()?;
+    let nonce = nonce.try_into().expect("8 bytes");
+    AuthCipher::new(&key).open(auth_id).filter(|&time| time == NOW)?;
+    let len = envelope::open_request_length(&key, auth_id, &nonce, length).ok()? + TAG;
+    let mut sealed = rest.get(..len)?.to_vec();
+    let plain = envelope::open_request(&key, auth_id, &nonce, &mut sealed).ok()?;
+    Some((RequestHeader::decode(plain).expect("what is authentic is legal"), REQUEST_PREFIX + len))
+}
+
+/// Reads a legacy header, signed at [`NOW`], no byte further than it goes: what it says and how long it is.
+/// `None` if it is not that or fails its checksum.
+pub(crate) fn read_legacy(wire: &[u8]) -> Option<(RequestHeader, usize)> {
+    let (auth, rest) = wire.split_first_chunk::<AUTH_LEN>()?;
+    if *auth != legacy::auth(&alter_id(), NOW) {
+        return None;
+    }
+    let (mut cipher, mut plain) = (HeaderCipher::new(&cmd_key(), NOW), Vec::new());
+    loop {
+        let len = RequestHeader::extent(&plain).ok()?;
+        if len == plain.len() {
+            return RequestHeader::decode(&plain).ok().map(|header| (header, AUTH_LEN + len));
+        }
+        let mut more = rest.get(plain.len()..len)?.to_vec();
+        cipher.decrypt(&mut more);
+        plain.append(&mut more);
     }
 }
 
@@ -255,10 +306,11 @@ pub(crate) fn combinations() -> Vec<Request> {
     for (security, options) in [
         (Security::Aes128Gcm, &sealed[..]),
         (Security::Chacha20Poly1305, &sealed),
+        (Security::Aes128Cfb, &sealed),
         (Security::None, &bare),
         (Security::Zero, &bare[..2]),
     ] {
-        for command in [Command::Tcp, Command::Udp] {
+        for command in [Command::Tcp, Command::Udp, Command::Mux] {
             all.extend(options.iter().map(|&bits| Request {
                 command,
                 target: example(),
@@ -271,9 +323,23 @@ pub(crate) fn combinations() -> Vec<Request> {
     all
 }
 
-/// Both halves of a connection whose request has been read.
+/// The same, each under both kinds of header.
+pub(crate) fn all_combinations() -> impl Iterator<Item = (HeaderKind, Request)> {
+    KINDS.into_iter().flat_map(|kind| combinations().into_iter().map(move |request| (kind, request)))
+}
+
+/// Both halves of a connection under an AEAD header whose request has been read.
 pub(crate) fn pair(request: &Request, entropy: &mut dyn Entropy) -> (Connection, Server) {
-    let client = connect(&cmd_key(), request, NOW, entropy).expect("a legal request");
-    let server = Server::accept(&cmd_key(), &client.header);
+    pair_as(HeaderKind::Aead, request, entropy)
+}
+
+/// Both halves of a connection whose request has been read.
+pub(crate) fn pair_as(
+    kind: HeaderKind,
+    request: &Request,
+    entropy: &mut dyn Entropy,
+) -> (Connection, Server) {
+    let client = connect_as(kind, request, entropy);
+    let server = Server::accept_as(kind, &client.header, |header| ResponseHeader::accept(header.token));
     (client, server)
 }
