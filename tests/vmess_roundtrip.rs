@@ -1,15 +1,20 @@
-//! A client and a small server joined by buffers: every security, every option, payloads of every size.
+//! A client and a server joined by buffers: both kinds of header, every security, every option, payloads of
+//! every size.
 
 #[path = "common/vmess_peer.rs"]
 mod peer;
 
-use peer::{Receiver, Server, cmd_key, combinations, example, finish, pair, receive, seal};
+use peer::{
+    KINDS, Receiver, Server, all_combinations, cmd_key, example, finish, pair, pair_as, receive, seal,
+};
 use vmesskit::buffer::{HEADROOM, TAILROOM};
 use vmesskit::entropy::{Entropy, SeededEntropy};
 use vmesskit::vmess::chunk::{Framing, OpenError, Opened, SealError, TERMINATOR};
 use vmesskit::vmess::client::{ConnectError, Request, connect};
-use vmesskit::vmess::header::HeaderError;
+use vmesskit::vmess::header::{HeaderError, RequestHeader};
 use vmesskit::vmess::keys::BodyKeys;
+use vmesskit::vmess::response::ResponseHeader;
+use vmesskit::vmess::server::accept;
 use vmesskit::vmess::{Command, Options, Security, chunk, datagram};
 
 fn payload(len: usize, seed: u64) -> Vec<u8> {
@@ -25,9 +30,12 @@ fn request(command: Command, security: Security) -> Request {
 #[test]
 fn every_combination_carries_every_size_both_ways() {
     let sizes = [1, 2, 15, 16, 17, 63, 64, 255, 256, 1966, 4096, 8192, 16_305, 16_306, 65_456];
-    for (seed, request) in combinations().iter().enumerate() {
+    for (seed, (kind, request)) in all_combinations().enumerate() {
         let mut entropy = SeededEntropy::new(seed as u64);
-        let (mut client, mut server) = pair(request, &mut entropy);
+        let (mut client, mut server) = pair_as(kind, &request, &mut entropy);
+        let target = (request.command != Command::Mux).then(|| request.target.clone());
+        assert_eq!(server.header.target, target);
+        assert_eq!((server.header.command, server.header.options), (request.command, request.options));
         let (mut up, mut down) = (Vec::new(), server.answer());
         for (i, &size) in sizes.iter().enumerate() {
             up.extend(seal(&mut client.uplink, &payload(size, i as u64), &mut entropy));
@@ -63,6 +71,8 @@ fn requests_get_the_options_that_peers_understand() {
         }
     }
     for sealed_sizes in [false, true] {
+        assert_eq!(options(Command::Tcp, Security::Aes128Cfb, sealed_sizes, true), 0x01);
+        assert_eq!(options(Command::Udp, Security::Aes128Cfb, sealed_sizes, false), 0x01);
         assert_eq!(options(Command::Tcp, Security::None, sealed_sizes, false), 0x00);
         assert_eq!(options(Command::Tcp, Security::None, sealed_sizes, true), 0x05);
         assert_eq!(options(Command::Udp, Security::None, sealed_sizes, false), 0x05);
@@ -75,10 +85,8 @@ fn requests_get_the_options_that_peers_understand() {
 fn what_cannot_be_asked_for_is_refused() {
     let mut entropy = SeededEntropy::new(1);
     let mut refused = |request: &Request| connect(&cmd_key(), request, 0, &mut entropy).map(|_| ()).err();
-    for security in [Security::Auto, Security::Aes128Cfb] {
-        let error = chunk::FramingError::Unsupported(security);
-        assert_eq!(refused(&request(Command::Tcp, security)), Some(ConnectError::Framing(error)));
-    }
+    let error = chunk::FramingError::Unsupported(Security::Auto);
+    assert_eq!(refused(&request(Command::Tcp, Security::Auto)), Some(ConnectError::Framing(error)));
     let unmasked = Request { options: Options(0x09), ..request(Command::Tcp, Security::Aes128Gcm) };
     let error = chunk::FramingError::PaddingWithoutMasking;
     assert_eq!(refused(&unmasked), Some(ConnectError::Framing(error)));
@@ -94,6 +102,8 @@ fn the_largest_chunks_pass_and_larger_ones_are_refused_without_a_trace() {
         (Security::Chacha20Poly1305, 0x05, 65_519),
         (Security::Aes128Gcm, 0x0D, 65_456),
         (Security::Aes128Gcm, 0x1D, 65_456),
+        (Security::Aes128Cfb, 0x01, 65_531),
+        (Security::Aes128Cfb, 0x0D, 65_468),
         (Security::None, 0x05, 65_535),
     ] {
         let request = Request { options: Options(options), ..request(Command::Tcp, security) };
@@ -116,6 +126,9 @@ fn max_payload_keeps_sizes_at_16384() {
         (Security::Aes128Gcm, 0x0D, 16_305),
         (Security::Chacha20Poly1305, 0x1D, 16_305),
         (Security::Aes128Gcm, 0x05, 16_368),
+        (Security::Aes128Cfb, 0x0D, 16_317),
+        (Security::Aes128Cfb, 0x01, 16_380),
+        (Security::Aes128Cfb, 0x00, 65_535),
         (Security::None, 0x05, 16_384),
         (Security::None, 0x00, 65_535),
     ] {
@@ -146,10 +159,10 @@ fn misuse_of_a_sealer_leaves_the_stream_in_step() {
 
 #[test]
 fn streams_end_with_or_without_a_terminating_chunk() {
-    for request in combinations() {
+    for (kind, request) in all_combinations() {
         let mut entropy = SeededEntropy::new(6);
         let silent = Request { no_termination_signal: true, ..request.clone() };
-        let (mut client, mut server) = pair(&silent, &mut entropy);
+        let (mut client, mut server) = pair_as(kind, &silent, &mut entropy);
         assert_eq!(finish(&mut client.uplink, &mut entropy), b"", "uplink of {request:?}");
         let terminator = finish(&mut server.downlink, &mut entropy);
         let terminated = request.options.contains(Options::CHUNK_STREAM);
@@ -159,6 +172,21 @@ fn streams_end_with_or_without_a_terminating_chunk() {
         assert!(!receiver.opener.at_boundary(), "unanswered");
         receiver.feed(&server.answer()).expect("authentic");
         assert!(receiver.opener.answered() && receiver.opener.at_boundary());
+
+        let answer = ResponseHeader::accept(server.header.token);
+        let mut silent = accept(&server.header, kind, &answer, true).expect("as before").downlink;
+        assert_eq!(finish(&mut silent, &mut entropy), b"", "downlink of {request:?}");
+    }
+}
+
+/// V2Ray 4 dies of such a request.
+#[test]
+fn a_server_refuses_padding_without_masking() {
+    let (_, server) = pair(&request(Command::Tcp, Security::Aes128Gcm), &mut SeededEntropy::new(17));
+    for (kind, options) in KINDS.into_iter().flat_map(|kind| [0x08, 0x09, 0x19].map(|bits| (kind, bits))) {
+        let request = RequestHeader { options: Options(options), ..server.header.clone() };
+        let error = accept(&request, kind, &ResponseHeader::accept(0), false).map(|_| ()).err();
+        assert_eq!(error, Some(chunk::FramingError::PaddingWithoutMasking));
     }
 }
 
@@ -268,7 +296,6 @@ fn nonces_wrap_after_65536_chunks() {
 
 #[test]
 fn response_headers_are_checked() {
-    use vmesskit::vmess::response::ResponseHeader;
     let request = request(Command::Tcp, Security::Aes128Gcm);
     let answered = |make: &dyn Fn(&Server) -> Vec<u8>| {
         let (client, server) = pair(&request, &mut SeededEntropy::new(13));
