@@ -4,8 +4,8 @@ use std::time::Duration;
 use vmesskit::addr::{Cidr, Host, Network, Target};
 use vmesskit::config::{
     Config, DomainPattern, DomainStrategy, Freedom, Icmp, Inbound, InboundProtocol, Level, LogLevel,
-    Outbound, OutboundProtocol, Policy, Rule, Socks, SystemStats, Tun, Vmess, VmessServer, VmessUser,
-    Vmesskit, format_config, parse,
+    Outbound, OutboundProtocol, PacketEncoding, Policy, Rule, Socks, SystemStats, Tun, Vmess, VmessServer,
+    VmessUser, Vmesskit, format_config, parse,
 };
 use vmesskit::vmess::{Id, Security};
 
@@ -107,17 +107,13 @@ fn server(host: Host, port: u16, users: Vec<VmessUser>) -> VmessServer {
 }
 
 fn outbound(tag: &str, protocol: OutboundProtocol) -> Outbound {
-    Outbound { tag: tag.into(), protocol }
-}
-
-fn rule(outbound: usize) -> Rule {
-    Rule { domains: None, ips: None, ports: None, networks: None, inbound_tags: None, outbound }
+    Outbound { tag: tag.into(), protocol, mux: None }
 }
 
 fn seconds(handshake: u64, conn_idle: u64, uplink_only: u64, downlink_only: u64) -> Level {
     let [handshake, conn_idle, uplink_only, downlink_only] =
         [handshake, conn_idle, uplink_only, downlink_only].map(Duration::from_secs);
-    Level { handshake, conn_idle, uplink_only, downlink_only }
+    Level { handshake, conn_idle, uplink_only, downlink_only, stats_uplink: false, stats_downlink: false }
 }
 
 #[test]
@@ -163,6 +159,7 @@ fn every_key_means_what_it_says() {
                 vec![user("b831381d-6324-4d53-ad4f-8cda48b30814", Security::Auto)],
             ),
         ],
+        packet_encoding: PacketEncoding::None,
     };
     let direct = Freedom {
         strategy: DomainStrategy::Ipv4,
@@ -194,25 +191,30 @@ fn every_key_means_what_it_says() {
                     DomainPattern::Substring("ads".into()),
                     DomainPattern::Regexp("^[^.]*nas[^.]*$".into()),
                 ]),
-                ..rule(3)
+                ..Rule::to(3)
             },
             Rule {
                 ips: Some(vec![cidr("10.0.0.0/8"), cidr("::1/128")]),
                 networks: Some(vec![Network::Tcp]),
-                ..rule(1)
+                ..Rule::to(1)
             },
             Rule {
                 ports: Some(vec![(53, 53), (1000, 2000)]),
                 networks: Some(vec![Network::Udp]),
                 inbound_tags: Some(vec!["device".into(), "socks".into()]),
-                ..rule(2)
+                ..Rule::to(2)
             },
-            Rule { ports: Some(vec![(25, 25)]), networks: Some(vec![Network::Tcp, Network::Udp]), ..rule(3) },
-            Rule { inbound_tags: Some(vec!["socks".into()]), ..rule(0) },
+            Rule {
+                ports: Some(vec![(25, 25)]),
+                networks: Some(vec![Network::Tcp, Network::Udp]),
+                ..Rule::to(3)
+            },
+            Rule { inbound_tags: Some(vec!["socks".into()]), ..Rule::to(0) },
         ],
         dns_servers: vec![([9, 9, 9, 9], 53).into(), "[2620:fe::fe]:5353".parse().expect("an address")],
         policy: Policy {
             levels: [(0, seconds(4, 300, 2, 5)), (1, seconds(60, 60, 30, 30))].into(),
+            server_levels: [(0, seconds(4, 300, 2, 5)), (1, seconds(60, 60, 1, 30))].into(),
             system: SystemStats {
                 inbound_uplink: true,
                 inbound_downlink: false,
@@ -225,6 +227,7 @@ fn every_key_means_what_it_says() {
             none_chunked: true,
             allow_cfb: false,
             dynamic_port: false,
+            ..Vmesskit::default()
         },
     };
     let parsed = parse(FULL);

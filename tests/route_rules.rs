@@ -4,11 +4,6 @@ use vmesskit::addr::{Cidr, Host, Network, Target};
 use vmesskit::config::{DomainPattern, Rule};
 use vmesskit::route::{Flow, RouteError, Router};
 
-/// A rule without any condition, which matches everything.
-fn rule(outbound: usize) -> Rule {
-    Rule { domains: None, ips: None, ports: None, networks: None, inbound_tags: None, outbound }
-}
-
 fn router(rules: &[Rule]) -> Router {
     Router::new(rules).expect("the rules compile")
 }
@@ -25,7 +20,7 @@ fn without_rules_nothing_is_picked() {
 
 #[test]
 fn the_first_match_wins() {
-    let by_port = |outbound, ports: &[(u16, u16)]| Rule { ports: Some(ports.to_vec()), ..rule(outbound) };
+    let by_port = |outbound, ports: &[(u16, u16)]| Rule { ports: Some(ports.to_vec()), ..Rule::to(outbound) };
     let router =
         router(&[by_port(1, &[(53, 53)]), by_port(2, &[(50, 60), (443, 443)]), by_port(3, &[(0, 400)])]);
     for (port, expected) in [(53, Some(1)), (54, Some(2)), (443, Some(2)), (80, Some(3)), (500, None)] {
@@ -43,7 +38,7 @@ fn all_conditions_of_a_rule_must_hold() {
         ports: Some(vec![(443, 443), (8000, 8999)]),
         networks: Some(vec![Network::Tcp]),
         inbound_tags: Some(vec!["tun".into(), "socks".into()]),
-        ..rule(4)
+        ..Rule::to(4)
     }]);
     let table = [
         (Network::Tcp, "www.example.com", 443, "tun", true),
@@ -68,8 +63,8 @@ fn all_conditions_of_a_rule_must_hold() {
 fn addresses_do_not_match_names_nor_names_addresses() {
     let cidr = |text| Cidr::parse(text).expect("a network");
     let router = router(&[
-        Rule { ips: Some(vec![cidr("0.0.0.0/0"), cidr("::/0")]), ..rule(1) },
-        Rule { domains: Some(vec![DomainPattern::Substring("1".into())]), ..rule(2) },
+        Rule { ips: Some(vec![cidr("0.0.0.0/0"), cidr("::/0")]), ..Rule::to(1) },
+        Rule { domains: Some(vec![DomainPattern::Substring("1".into())]), ..Rule::to(2) },
     ]);
     assert_eq!(pick(&router, Network::Tcp, "1.2.3.4", 1, ""), Some(1));
     assert_eq!(pick(&router, Network::Tcp, "[2001:db8::1]", 1, ""), Some(1));
@@ -78,7 +73,7 @@ fn addresses_do_not_match_names_nor_names_addresses() {
     let both = Rule {
         ips: Some(vec![cidr("0.0.0.0/0")]),
         domains: Some(vec![DomainPattern::Substring("1".into())]),
-        ..rule(3)
+        ..Rule::to(3)
     };
     let both = Router::new(&[both]).expect("it compiles");
     assert_eq!(pick(&both, Network::Tcp, "1.2.3.4", 1, ""), None, "AND between keys, as V2Ray has it");
@@ -87,21 +82,21 @@ fn addresses_do_not_match_names_nor_names_addresses() {
 #[test]
 fn names_match_whatever_case_they_were_written_in() {
     let router =
-        router(&[Rule { domains: Some(vec![DomainPattern::Full("example.com".into())]), ..rule(1) }]);
+        router(&[Rule { domains: Some(vec![DomainPattern::Full("example.com".into())]), ..Rule::to(1) }]);
     assert_eq!(pick(&router, Network::Tcp, "EXAMPLE.com.", 443, ""), Some(1));
 }
 
 #[test]
 fn an_empty_list_matches_nothing() {
     let router =
-        router(&[Rule { ports: Some(vec![]), ..rule(1) }, Rule { domains: Some(vec![]), ..rule(2) }]);
+        router(&[Rule { ports: Some(vec![]), ..Rule::to(1) }, Rule { domains: Some(vec![]), ..Rule::to(2) }]);
     assert_eq!(pick(&router, Network::Tcp, "example.com", 443, ""), None);
 }
 
 #[test]
 fn a_broken_expression_names_its_rule() {
-    let broken = Rule { domains: Some(vec![DomainPattern::Regexp("[".into())]), ..rule(1) };
-    let error = Router::new(&[rule(0), broken]).expect_err("it does not compile");
+    let broken = Rule { domains: Some(vec![DomainPattern::Regexp("[".into())]), ..Rule::to(1) };
+    let error = Router::new(&[Rule::to(0), broken]).expect_err("it does not compile");
     assert!(matches!(error, RouteError::Regexp { rule: 1, ref pattern, .. } if pattern == "["), "{error}");
 }
 
@@ -110,8 +105,8 @@ fn thousands_of_patterns_are_found() {
     let suffixes = (0..20_000).map(|i| DomainPattern::Suffix(format!("site{i}.example"))).collect();
     let networks = (0..=u16::MAX).map(|i| Cidr { addr: [(i >> 8) as u8, i as u8, 0, 0].into(), prefix: 24 });
     let router = router(&[
-        Rule { domains: Some(suffixes), ..rule(1) },
-        Rule { ips: Some(networks.collect()), ..rule(2) },
+        Rule { domains: Some(suffixes), ..Rule::to(1) },
+        Rule { ips: Some(networks.collect()), ..Rule::to(2) },
     ]);
     for i in (0..20_000).step_by(97) {
         assert_eq!(pick(&router, Network::Tcp, &format!("www.site{i}.example"), 443, ""), Some(1));

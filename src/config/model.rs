@@ -33,7 +33,7 @@ impl Config {
     pub fn tun(&self) -> Option<(&Inbound, &Tun)> {
         self.inbounds.iter().find_map(|inbound| match &inbound.protocol {
             InboundProtocol::Tun(tun) => Some((inbound, tun)),
-            InboundProtocol::Socks(_) => None,
+            InboundProtocol::Socks(_) | InboundProtocol::Vmess(_) => None,
         })
     }
 }
@@ -69,6 +69,8 @@ pub enum InboundProtocol {
     Tun(Tun),
     /// A SOCKS5 listener.
     Socks(Socks),
+    /// A VMess server.
+    Vmess(VmessInbound),
 }
 
 /// Settings of a tun inbound.
@@ -153,6 +155,67 @@ impl fmt::Debug for Socks {
     }
 }
 
+/// Settings of a VMess inbound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VmessInbound {
+    /// Where it listens.
+    pub listen: Listen,
+    /// The users. Empty where users come while it runs, and for dynamic ports. Their e-mails are unique without regard to
+    /// case, but for the empty one, which may repeat.
+    pub clients: Vec<VmessClient>,
+    /// What accounts are made with that another inbound's `detour` asks for.
+    pub default: DefaultUser,
+    /// The tag of the inbound whose port and account each answer hands to the client. No inbound may have it: then nothing
+    /// is handed out.
+    pub detour: Option<Arc<str>>,
+    /// Whether the securities 0, 1 and 5 of a request are refused at once: AES-128-CFB and none.
+    pub disable_insecure_encryption: bool,
+    /// How ports are taken from the range at random; `None`: every port of it, for ever.
+    pub allocate: Option<Allocate>,
+}
+
+/// Where an inbound listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// The address.
+    pub ip: IpAddr,
+    /// The first and the last port, both inclusive.
+    pub ports: (u16, u16),
+}
+
+/// A user of a VMess inbound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VmessClient {
+    /// The id; a secret.
+    pub id: Id,
+    /// How many alter ids it has; with 0 the user is served by the AEAD header alone.
+    pub alter_id: u16,
+    /// The policy level.
+    pub level: u32,
+    /// The e-mail; may be empty.
+    pub email: String,
+    /// `experiments: NoTerminationSignal`: no terminating chunk.
+    pub no_termination_signal: bool,
+}
+
+/// What a generated account has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DefaultUser {
+    /// How many alter ids.
+    pub alter_id: u16,
+    /// The policy level. It travels in one byte, so that it is at most 255.
+    pub level: u32,
+}
+
+/// How ports are taken from a range at random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allocate {
+    /// How many ports are open at a time; below the number of ports in the range, never 0.
+    pub concurrency: u32,
+    /// How often new ones are taken; whole minutes, never 0.
+    pub refresh: Duration,
+}
+
 /// An outbound.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outbound {
@@ -160,6 +223,42 @@ pub struct Outbound {
     pub tag: Arc<str>,
     /// The protocol and its settings.
     pub protocol: OutboundProtocol,
+    /// How flows share connections to the server; `None`: a connection each. Only for VMess.
+    pub mux: Option<Mux>,
+}
+
+/// How flows share connections to a server (Mux.Cool).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mux {
+    /// How many flows share a connection at a time, 1 to 1024; 0: TCP flows have a connection each.
+    pub concurrency: u16,
+    /// The same for UDP flows on connections of their own; `None`: they share those of TCP; 0: a connection each.
+    pub xudp_concurrency: Option<u16>,
+    /// What becomes of UDP to port 443, which is QUIC.
+    pub xudp_udp443: Xudp443,
+}
+
+/// What becomes of UDP to port 443 where mux is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Xudp443 {
+    /// It is refused, so that browsers use TCP.
+    Reject,
+    /// It takes mux like any other UDP; the default.
+    Allow,
+    /// It bypasses mux: a connection each.
+    Skip,
+}
+
+/// How UDP is carried so that one local port can speak to many peers (full cone).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PacketEncoding {
+    /// Not at all: a connection for every source and destination.
+    #[default]
+    None,
+    /// An address in front of every packet, as V2Ray 5 and sing-box have it (`packet`).
+    PacketAddr,
+    /// Mux frames with addresses, as Xray, sing-box and mihomo have it (`xudp`).
+    Xudp,
 }
 
 /// The protocols of outbounds.
@@ -181,6 +280,8 @@ pub enum OutboundProtocol {
 pub struct Vmess {
     /// The servers, used in turn, a connection each. Never empty.
     pub servers: Vec<VmessServer>,
+    /// How UDP is carried.
+    pub packet_encoding: PacketEncoding,
 }
 
 /// A VMess server and its users.
@@ -197,7 +298,7 @@ pub struct VmessServer {
 pub struct VmessUser {
     /// The id; a secret.
     pub id: Id,
-    /// How many alter ids it has; above 0 the legacy header is used, which this version refuses.
+    /// How many alter ids it has; above 0 the legacy header is used.
     pub alter_id: u16,
     /// The body's security, `auto` not yet settled.
     pub security: Security,
@@ -246,8 +347,31 @@ pub struct Rule {
     pub networks: Option<Vec<Network>>,
     /// The inbounds, by tag.
     pub inbound_tags: Option<Vec<Arc<str>>>,
+    /// The users of VMess inbounds, by e-mail, as written.
+    pub users: Option<Vec<String>>,
+    /// Addresses that the flow comes from.
+    pub sources: Option<Vec<Cidr>>,
+    /// Ports that the flow comes from, inclusive ranges.
+    pub source_ports: Option<Vec<(u16, u16)>>,
     /// The index in [`Config::outbounds`] of the outbound to use.
     pub outbound: usize,
+}
+
+impl Rule {
+    /// A rule without a condition, which every flow matches.
+    pub fn to(outbound: usize) -> Self {
+        Self {
+            domains: None,
+            ips: None,
+            ports: None,
+            networks: None,
+            inbound_tags: None,
+            users: None,
+            sources: None,
+            source_ports: None,
+            outbound,
+        }
+    }
 }
 
 /// A pattern for a domain name. The texts, but for regular expressions, are in lower case.
@@ -267,8 +391,11 @@ pub enum DomainPattern {
 /// Timeouts and counters.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Policy {
-    /// What the config says of each level; levels and members that are absent take [`Level`]'s defaults.
+    /// What the config says of each level, for what we dial and for client inbounds; levels and members that are absent
+    /// take [`Level`]'s defaults.
     pub levels: BTreeMap<u32, Level>,
+    /// The same for users of VMess inbounds; what is absent takes the defaults of [`Level::server`].
+    pub server_levels: BTreeMap<u32, Level>,
     /// Whether inbounds and outbounds are counted, up and down: `statsInboundUplink` and so on.
     pub system: SystemStats,
 }
@@ -277,6 +404,11 @@ impl Policy {
     /// The policy of a level, with defaults for what the config does not say.
     pub fn level(&self, level: u32) -> Level {
         self.levels.get(&level).copied().unwrap_or_default()
+    }
+
+    /// The policy of a level for a user of a VMess inbound, with a server's defaults for what the config does not say.
+    pub fn server_level(&self, level: u32) -> Level {
+        self.server_levels.get(&level).copied().unwrap_or_else(Level::server)
     }
 }
 
@@ -305,6 +437,18 @@ pub struct Level {
     pub uplink_only: Duration,
     /// The same for the downlink once the uplink has ended (30 s on client inbounds).
     pub downlink_only: Duration,
+    /// Whether what each user sends is counted.
+    pub stats_uplink: bool,
+    /// Whether what each user receives is counted.
+    pub stats_downlink: bool,
+}
+
+impl Level {
+    /// The defaults for users of a VMess inbound: V2Ray's second for an uplink without a downlink, but not its second
+    /// for a downlink without an uplink, which cuts slow answers to clients that have closed their half.
+    pub fn server() -> Self {
+        Self { uplink_only: Duration::from_secs(1), ..Self::default() }
+    }
 }
 
 impl Default for Level {
@@ -314,12 +458,14 @@ impl Default for Level {
             conn_idle: Duration::from_secs(300),
             uplink_only: Duration::from_secs(30),
             downlink_only: Duration::from_secs(30),
+            stats_uplink: false,
+            stats_downlink: false,
         }
     }
 }
 
 /// The keys under `vmesskit`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vmesskit {
     /// `memoryLimit`, bytes; the start options' own limit wins.
     pub memory_limit: Option<u64>,
@@ -329,10 +475,37 @@ pub struct Vmesskit {
     pub allow_cfb: bool,
     /// `dynamicPort`: the client follows a server's switch-account commands.
     pub dynamic_port: bool,
+    /// `legacyTagLimit`: most entries in the tables that legacy requests are looked up in, one for each legacy id and
+    /// second of its window.
+    pub legacy_tag_limit: usize,
+    /// `connectionsPerUser`: most connections that a user of a VMess inbound may have open; 0: no limit.
+    pub connections_per_user: u32,
+    /// `connectionsPerSource`: most connections that an address may have open at a VMess inbound; 0: no limit.
+    pub connections_per_source: u32,
+    /// `sntp`: a time server to compare the clock with.
+    pub sntp: Option<Sntp>,
 }
 
 impl Default for Vmesskit {
     fn default() -> Self {
-        Self { memory_limit: None, none_chunked: false, allow_cfb: false, dynamic_port: true }
+        Self {
+            memory_limit: None,
+            none_chunked: false,
+            allow_cfb: false,
+            dynamic_port: true,
+            legacy_tag_limit: 2_000_000,
+            connections_per_user: 0,
+            connections_per_source: 0,
+            sntp: None,
+        }
     }
+}
+
+/// A time server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sntp {
+    /// Where it answers.
+    pub server: Target,
+    /// Whether its time corrects ours; else it only raises an event.
+    pub correct: bool,
 }

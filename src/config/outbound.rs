@@ -123,7 +123,7 @@ fn read(object: &Object<'_>) -> Entry {
         }
         _ => None,
     };
-    let outbound = protocol.map(|protocol| Outbound { tag: Arc::clone(&tag), protocol });
+    let outbound = protocol.map(|protocol| Outbound { tag: Arc::clone(&tag), protocol, mux: None });
     Entry { tag, outbound }
 }
 

@@ -100,14 +100,7 @@ fn rule(node: &Node<'_>, tags: &Tags) -> Option<Rule> {
         }
     }
     let outbound = outbound(&object, tags);
-    let mut rule = Rule {
-        domains: None,
-        ips: None,
-        ports: None,
-        networks: None,
-        inbound_tags: None,
-        outbound: outbound.unwrap_or_default(),
-    };
+    let mut rule = Rule::to(outbound.unwrap_or_default());
     let domains = [object.get("domain"), object.get("domains")];
     for node in domains.iter().flatten() {
         whole &= gather(&mut rule.domains, list(node, domain));

@@ -72,7 +72,7 @@ pub(super) fn read(root: &Node<'_>) -> Option<Config> {
     let inbounds: Vec<_> = inbounds.into_iter().filter_map(|entry| entry.inbound).collect();
     let tunnel = inbounds.iter().find_map(|inbound| match &inbound.protocol {
         InboundProtocol::Tun(tun) => Some(tun.dns),
-        InboundProtocol::Socks(_) => None,
+        InboundProtocol::Socks(_) | InboundProtocol::Vmess(_) => None,
     });
     let dns_servers = dns::read(&top, tunnel);
     let policy = policy::read(&top);

@@ -1,6 +1,6 @@
 //! The settings of a VMess outbound: servers, users, securities.
 
-use super::model::{OutboundProtocol, Vmess, VmessServer, VmessUser};
+use super::model::{OutboundProtocol, PacketEncoding, Vmess, VmessServer, VmessUser};
 use super::stream::Carrier;
 use super::walk::{Node, Object};
 use crate::addr::{Host, Target};
@@ -32,7 +32,7 @@ pub(super) fn read(outbound: &Object<'_>, carrier: Carrier) -> Option<OutboundPr
     }
     let servers: Vec<_> = entries.iter().map(|entry| server(entry, carrier)).collect();
     let servers: Option<Vec<_>> = servers.into_iter().collect();
-    Some(OutboundProtocol::Vmess(Vmess { servers: servers? }))
+    Some(OutboundProtocol::Vmess(Vmess { servers: servers?, packet_encoding: PacketEncoding::None }))
 }
 
 /// Reads a server. `None` after an error.

@@ -6,7 +6,7 @@ use super::inbound::tun::{DEFAULT_MTU, Tun};
 use super::shard::{Live, Shard};
 use crate::addr::Cidr;
 use crate::config::{self, Config, Icmp, Inbound, InboundProtocol, LogLevel};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -168,6 +168,9 @@ fn listen(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Option<(Inbound, Liste
         InboundProtocol::Socks(settings) => {
             socks::listen(shard, inbound, settings).map(|listening| Some((inbound.clone(), listening)))
         }
+        InboundProtocol::Vmess(_) => {
+            Err(Error::new(ErrorKind::Unsupported, "vmess inbounds are not built yet"))
+        }
     }
 }
 
@@ -180,7 +183,7 @@ fn in_each_others_way(one: &Inbound, other: &Inbound) -> bool {
 
 fn address(inbound: &Inbound) -> Option<SocketAddr> {
     match &inbound.protocol {
-        InboundProtocol::Tun(_) => None,
+        InboundProtocol::Tun(_) | InboundProtocol::Vmess(_) => None,
         InboundProtocol::Socks(settings) => Some(settings.listen),
     }
 }
@@ -190,7 +193,6 @@ mod tests {
     use super::*;
     use crate::config::Socks;
     use crate::engine::tests::config;
-    use crate::error::ErrorKind;
     use std::net::{TcpListener, TcpStream};
     use tokio::task::LocalSet;
 

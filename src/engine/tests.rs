@@ -2,8 +2,8 @@
 
 use crate::addr::{Host, Target};
 use crate::config::{
-    Config, DomainStrategy, Freedom, LogLevel, Outbound, OutboundProtocol, Policy, Vmess, VmessServer,
-    VmessUser, Vmesskit,
+    Config, DomainStrategy, Freedom, LogLevel, Outbound, OutboundProtocol, PacketEncoding, Policy, Vmess,
+    VmessServer, VmessUser, Vmesskit,
 };
 use crate::vmess::{Id, Security};
 
@@ -13,7 +13,11 @@ pub(crate) fn config() -> Config {
     Config {
         log_level: LogLevel::Debug,
         inbounds: Vec::new(),
-        outbounds: vec![Outbound { tag: "direct".into(), protocol: OutboundProtocol::Freedom(freedom) }],
+        outbounds: vec![Outbound {
+            tag: "direct".into(),
+            protocol: OutboundProtocol::Freedom(freedom),
+            mux: None,
+        }],
         rules: Vec::new(),
         dns_servers: vec![([1, 1, 1, 1], 53).into()],
         policy: Policy::default(),
@@ -25,7 +29,11 @@ pub(crate) fn config() -> Config {
 pub(crate) fn vmess_outbound(tag: &str) -> Outbound {
     let target = Target::new(Host::Ip([127, 0, 0, 1].into()), 1);
     let servers = vec![VmessServer { target, users: vec![vmess_user()] }];
-    Outbound { tag: tag.into(), protocol: OutboundProtocol::Vmess(Vmess { servers }) }
+    Outbound {
+        tag: tag.into(),
+        protocol: OutboundProtocol::Vmess(Vmess { servers, packet_encoding: PacketEncoding::None }),
+        mux: None,
+    }
 }
 
 /// A user that any server may have.

@@ -129,7 +129,7 @@ fn policy() {
                 r#""levels": {"0": {"statsUserUplink": true}}"#,
                 Warning,
                 "levels.0.statsUserUplink",
-                "not supported",
+                "stats: {}",
             ),
             (r#""system": {"statsInboundUplink": true}"#, Warning, "system.statsInboundUplink", "stats: {}"),
             (

@@ -32,13 +32,16 @@ fn app(shard: &Shard) -> (Box<dyn Stream>, Rc<RefCell<Script>>) {
 }
 
 fn blackhole(http: bool) -> Settings {
-    Settings { tag: "hole".into(), protocol: OutboundProtocol::Blackhole { http } }
+    Settings { tag: "hole".into(), protocol: OutboundProtocol::Blackhole { http }, mux: None }
 }
 
 fn vmess(targets: &[SocketAddr]) -> Settings {
     let server = |target: &SocketAddr| VmessServer { target: (*target).into(), users: vec![vmess_user()] };
-    let protocol = OutboundProtocol::Vmess(config::Vmess { servers: targets.iter().map(server).collect() });
-    Settings { tag: "proxy".into(), protocol }
+    let protocol = OutboundProtocol::Vmess(config::Vmess {
+        servers: targets.iter().map(server).collect(),
+        packet_encoding: Default::default(),
+    });
+    Settings { tag: "proxy".into(), protocol, mux: None }
 }
 
 fn with_outbounds(outbounds: Vec<Settings>) -> Rc<Shard> {
@@ -58,14 +61,7 @@ async fn closed_port() -> SocketAddr {
 
 #[tokio::test]
 async fn rules_pick_the_outbound_and_the_first_is_the_default() {
-    let to_hole = Rule {
-        domains: None,
-        ips: None,
-        ports: Some(vec![(25, 25)]),
-        networks: None,
-        inbound_tags: None,
-        outbound: 1,
-    };
+    let to_hole = Rule { ports: Some(vec![(25, 25)]), ..Rule::to(1) };
     let outbounds = vec![config().outbounds[0].clone(), blackhole(false)];
     let shard = Shard::for_tests(Config { outbounds, rules: vec![to_hole], ..config() });
     let tag = |port: u16| {

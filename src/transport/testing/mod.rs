@@ -26,7 +26,11 @@ pub(crate) fn config() -> Config {
     Config {
         log_level: LogLevel::None,
         inbounds: Vec::new(),
-        outbounds: vec![Outbound { tag: "direct".into(), protocol: OutboundProtocol::Freedom(freedom) }],
+        outbounds: vec![Outbound {
+            tag: "direct".into(),
+            protocol: OutboundProtocol::Freedom(freedom),
+            mux: None,
+        }],
         rules: Vec::new(),
         dns_servers: Vec::new(),
         policy: Policy::default(),

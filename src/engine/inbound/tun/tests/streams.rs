@@ -234,7 +234,7 @@ fn vmess_to(port: u16) -> OutboundProtocol {
     };
     let target = addr(&format!("127.0.0.1:{port}")).into();
     let servers = vec![crate::config::VmessServer { target, users: vec![user] }];
-    OutboundProtocol::Vmess(crate::config::Vmess { servers })
+    OutboundProtocol::Vmess(crate::config::Vmess { servers, packet_encoding: Default::default() })
 }
 
 #[test]
