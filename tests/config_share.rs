@@ -366,3 +366,20 @@ fn configs_without_a_usable_vmess_outbound_are_refused() {
         assert!(error.text.contains(text), "{error}");
     }
 }
+
+#[test]
+fn the_encoding_of_packets_goes_both_ways() {
+    for (given, expected) in [("xudp", Some("xudp")), ("packet", Some("packet")), ("none", None), ("x", None)]
+    {
+        let uri = format!("vmess://{ID}@example.com:443?packetEncoding={given}");
+        for link in [uri, link_with(json!({ "packetEncoding": given }))] {
+            let outbound = outbound_of(&link);
+            assert_eq!(outbound["settings"]["packetEncoding"].as_str(), expected, "{given}");
+            let config = parse_share_link(&link).expect("a link");
+            assert_eq!(validate_config(&config), []);
+            let again = to_share_link(&config).expect("a config");
+            assert_eq!(written(&again)["packetEncoding"].as_str(), expected);
+            assert_eq!(outbound_of(&again), outbound);
+        }
+    }
+}

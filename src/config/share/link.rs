@@ -18,6 +18,8 @@ pub(super) struct Link {
     pub(super) alter_id: u16,
     /// The body's security.
     pub(super) security: String,
+    /// How UDP is carried: `packet`, `xudp`, or empty.
+    pub(super) packet_encoding: String,
     /// The carrier.
     pub(super) network: Network,
     /// `tls`, `reality`, or empty.
@@ -133,6 +135,15 @@ pub(super) fn security(text: &str) -> String {
     let lower = text.trim().to_ascii_lowercase();
     let known = ["aes-128-gcm", "chacha20-poly1305", "none", "zero", "aes-128-cfb"];
     if known.contains(&lower.as_str()) { lower } else { "auto".to_owned() }
+}
+
+/// The encoding of packets that is meant; what no client knows is none.
+pub(super) fn packet_encoding(text: &str) -> String {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "packet" | "packetaddr" => "packet".to_owned(),
+        "xudp" => "xudp".to_owned(),
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]

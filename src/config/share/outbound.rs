@@ -1,6 +1,6 @@
 //! A link to a VMess outbound in JSON, and back.
 
-use super::link::Link;
+use super::link::{Link, packet_encoding};
 use super::{ShareError, stream};
 use serde_json::{Map, Value, json};
 
@@ -18,7 +18,11 @@ pub(super) fn from_link(link: &Link) -> Value {
     outbound.insert("tag".to_owned(), tag.into());
     outbound.insert("protocol".to_owned(), "vmess".into());
     let server = json!({ "address": link.address, "port": link.port, "users": [user] });
-    outbound.insert("settings".to_owned(), json!({ "vnext": [server] }));
+    let mut settings = json!({ "vnext": [server] });
+    if !link.packet_encoding.is_empty() {
+        settings["packetEncoding"] = link.packet_encoding.as_str().into();
+    }
+    outbound.insert("settings".to_owned(), settings);
     if let Some(stream) = stream::to_json(link) {
         outbound.insert("streamSettings".to_owned(), stream);
     }
@@ -62,6 +66,7 @@ pub(super) fn to_link(config: &Value) -> Result<Link, ShareError> {
         id,
         alter_id,
         security: text(&user["security"]).to_ascii_lowercase(),
+        packet_encoding: packet_encoding(&text(&outbound["settings"]["packetEncoding"])),
         network,
         transport_security,
         tls,

@@ -1,7 +1,7 @@
 //! The URI form: `vmess://id@host:port?query#remark`, for the AEAD header (no alter ids).
 
 use super::ShareError;
-use super::link::{Link, Network, Tls, commas, is_yes, security, split_early_data};
+use super::link::{Link, Network, Tls, commas, is_yes, packet_encoding, security, split_early_data};
 use percent_encoding::percent_decode_str;
 
 /// Reads what stands behind `vmess://`.
@@ -29,6 +29,7 @@ pub(super) fn read(body: &str) -> Result<Link, ShareError> {
         id,
         alter_id: 0,
         security: security(&query.get("encryption")),
+        packet_encoding: packet_encoding(&query.get("packetEncoding")),
         network: network(&query),
         transport_security,
         tls: Tls {

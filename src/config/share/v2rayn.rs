@@ -1,7 +1,7 @@
 //! v2rayN's form: base64 of a JSON object, "version 2".
 
 use super::ShareError;
-use super::link::{Carrier, Link, Network, Tls, commas, is_yes, security, split_early_data};
+use super::link::{Carrier, Link, Network, Tls, commas, is_yes, packet_encoding, security, split_early_data};
 use super::stream;
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -44,7 +44,7 @@ pub(super) fn read(body: &str) -> Result<Link, ShareError> {
 /// Writes a link with every key of version 2, all values texts.
 pub(super) fn write(link: &Link) -> String {
     let carrier = stream::describe(&link.network);
-    let object = json!({
+    let mut object = json!({
         "v": "2",
         "ps": link.remark,
         "add": link.address,
@@ -64,6 +64,10 @@ pub(super) fn write(link: &Link) -> String {
         "vcn": link.tls.verify_name,
         "pcs": link.tls.pinned,
     });
+    // No part of version 2, so that it is written only where it says something.
+    if !link.packet_encoding.is_empty() {
+        object["packetEncoding"] = link.packet_encoding.as_str().into();
+    }
     let engine = base64::engine::general_purpose::STANDARD;
     format!("{}{}", super::SCHEME, engine.encode(object.to_string()))
 }
@@ -144,6 +148,7 @@ fn from_object(fields: &Fields<'_>) -> Result<Link, ShareError> {
         id,
         alter_id: alter_id.unwrap_or(0),
         security: security(&fields.text(&["scy", "security"])),
+        packet_encoding: packet_encoding(&fields.text(&["packetEncoding", "packet-encoding"])),
         network: from_carrier(carrier),
         transport_security: transport_security(&fields.text(&["tls"])).to_owned(),
         tls: Tls {
