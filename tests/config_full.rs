@@ -3,9 +3,10 @@
 use std::time::Duration;
 use vmesskit::addr::{Cidr, Host, Network, Target};
 use vmesskit::config::{
-    Config, DomainPattern, DomainStrategy, Freedom, Icmp, Inbound, InboundProtocol, Level, LogLevel,
-    Outbound, OutboundProtocol, PacketEncoding, Policy, Rule, Socks, SystemStats, Tun, Vmess, VmessServer,
-    VmessUser, Vmesskit, format_config, parse,
+    Allocate, Config, DefaultUser, DomainPattern, DomainStrategy, Freedom, Icmp, Inbound, InboundProtocol,
+    Level, Listen, LogLevel, Mux, Outbound, OutboundProtocol, PacketEncoding, Policy, Rule, Sntp, Socks,
+    SystemStats, Tun, Vmess, VmessClient, VmessInbound, VmessServer, VmessUser, Vmesskit, Xudp443,
+    format_config, parse,
 };
 use vmesskit::vmess::{Id, Security};
 
@@ -38,7 +39,24 @@ const FULL: &str = r#"{
             "streamSettings": { "network": "tcp", "security": "none", "tcpSettings": { "header": { "type": "none" } } },
             "allocate": { "strategy": "always" }
         },
-        { "protocol": "socks", "listen": "localhost", "port": 1081 }
+        { "protocol": "socks", "listen": "localhost", "port": 1081 },
+        {
+            "protocol": "vmess", "tag": "server", "listen": "::", "port": "10086-10089",
+            "settings": {
+                "clients": [
+                    { "id": "b831381d-6324-4d53-ad4f-8cda48b30815", "level": 1, "email": "Ann@example.com", "experiments": "NoTerminationSignal" },
+                    { "id": "b831381d-6324-4d53-ad4f-8cda48b30816", "alterId": 0, "email": "ben" },
+                    { "id": "b831381d-6324-4d53-ad4f-8cda48b30817" }
+                ],
+                "default": { "level": 2, "alterId": 0 },
+                "detour": { "to": "dynamic" },
+                "disableInsecureEncryption": true
+            }
+        },
+        {
+            "protocol": "vmess", "tag": "dynamic", "port": "20000-20003", "settings": { "clients": [] },
+            "allocate": { "strategy": "random", "concurrency": 2, "refresh": 7 }
+        }
     ],
     "outbounds": [
         {
@@ -53,9 +71,9 @@ const FULL: &str = r#"{
                     { "id": "b831381d-6324-4d53-ad4f-8cda48b30813", "security": "auto" }
                 ] },
                 { "address": " 192.0.2.1 ", "port": 1, "users": [{ "id": "b831381d-6324-4d53-ad4f-8cda48b30814" }] }
-            ] },
+            ], "packetEncoding": "Packet" },
             "streamSettings": { "network": "TCP", "sockopt": { "mark": 0, "tproxy": "off" } },
-            "mux": { "enabled": false, "concurrency": 8 },
+            "mux": { "enabled": true, "concurrency": 16, "xudpConcurrency": -1, "xudpProxyUDP443": "skip" },
             "sendThrough": "0.0.0.0"
         },
         { "protocol": "freedom", "tag": "direct", "settings": { "domainStrategy": "UseIPv4", "redirect": "localhost:8080", "userLevel": 2 } },
@@ -71,19 +89,22 @@ const FULL: &str = r#"{
             { "type": "Field", "ip": ["10.0.0.0/8", "::1"], "network": "tcp", "outboundTag": "direct" },
             { "type": "field", "port": "53,1000-2000", "network": "UDP", "inboundTag": "device,socks", "outboundTag": "moved" },
             { "type": "field", "port": 25, "network": ["tcp", "udp"], "outboundTag": "block" },
-            { "type": "field", "inboundTag": ["socks"], "outboundTag": "proxy" }
+            { "type": "field", "inboundTag": ["socks"], "outboundTag": "proxy" },
+            { "type": "field", "user": ["Ann@example.com", "ben"], "source": "10.0.0.0/8,::1", "sourcePort": "1024-2048,53", "outboundTag": "block" }
         ]
     },
     "dns": { "servers": ["9.9.9.9", { "address": "2620:fe::fe", "port": 5353 }, "9.9.9.9"] },
     "policy": {
         "levels": {
             "0": { "handshake": 4, "connIdle": 300, "uplinkOnly": 2, "downlinkOnly": 5 },
-            "1": { "connIdle": 60 }
+            "1": { "connIdle": 60, "statsUserUplink": true, "statsUserDownlink": true }
         },
         "system": { "statsInboundUplink": true, "statsInboundDownlink": false, "statsOutboundUplink": true, "statsOutboundDownlink": true }
     },
     "stats": {},
-    "vmesskit": { "memoryLimit": 33554432, "noneChunked": true, "allowCfb": false, "dynamicPort": false }
+    "vmesskit": { "memoryLimit": 33554432, "noneChunked": true, "allowCfb": false, "dynamicPort": false,
+        "legacyTagLimit": 5000, "connectionsPerUser": 64, "connectionsPerSource": 256,
+        "sntp": { "server": "Time.Example.com:1123", "correct": true } }
 }"#;
 
 fn cidr(text: &str) -> Cidr {
@@ -114,6 +135,37 @@ fn seconds(handshake: u64, conn_idle: u64, uplink_only: u64, downlink_only: u64)
     let [handshake, conn_idle, uplink_only, downlink_only] =
         [handshake, conn_idle, uplink_only, downlink_only].map(Duration::from_secs);
     Level { handshake, conn_idle, uplink_only, downlink_only, stats_uplink: false, stats_downlink: false }
+}
+
+fn counted(level: Level) -> Level {
+    Level { stats_uplink: true, stats_downlink: true, ..level }
+}
+
+fn client(id: &str, level: u32, email: &str) -> VmessClient {
+    VmessClient {
+        id: Id::parse(id).expect("an id").0,
+        alter_id: 0,
+        level,
+        email: email.into(),
+        no_termination_signal: false,
+    }
+}
+
+fn vmess_server() -> VmessInbound {
+    let ann = VmessClient {
+        no_termination_signal: true,
+        ..client("b831381d-6324-4d53-ad4f-8cda48b30815", 1, "Ann@example.com")
+    };
+    let ben = client("b831381d-6324-4d53-ad4f-8cda48b30816", 0, "ben");
+    let nameless = client("b831381d-6324-4d53-ad4f-8cda48b30817", 0, "");
+    VmessInbound {
+        listen: Listen { ip: "::".parse().expect("an address"), ports: (10_086, 10_089) },
+        clients: vec![ann, ben, nameless],
+        default: DefaultUser { alter_id: 0, level: 2 },
+        detour: Some("dynamic".into()),
+        disable_insecure_encryption: true,
+        allocate: None,
+    }
 }
 
 #[test]
@@ -159,7 +211,16 @@ fn every_key_means_what_it_says() {
                 vec![user("b831381d-6324-4d53-ad4f-8cda48b30814", Security::Auto)],
             ),
         ],
-        packet_encoding: PacketEncoding::None,
+        packet_encoding: PacketEncoding::PacketAddr,
+    };
+    let mux = Mux { concurrency: 16, xudp_concurrency: Some(0), xudp_udp443: Xudp443::Skip };
+    let dynamic = VmessInbound {
+        listen: Listen { ip: [0, 0, 0, 0].into(), ports: (20_000, 20_003) },
+        clients: vec![],
+        default: DefaultUser::default(),
+        detour: None,
+        disable_insecure_encryption: false,
+        allocate: Some(Allocate { concurrency: 2, refresh: Duration::from_secs(420) }),
     };
     let direct = Freedom {
         strategy: DomainStrategy::Ipv4,
@@ -173,9 +234,11 @@ fn every_key_means_what_it_says() {
             Inbound { tag: "device".into(), protocol: InboundProtocol::Tun(tun) },
             Inbound { tag: "socks".into(), protocol: InboundProtocol::Socks(socks) },
             Inbound { tag: "".into(), protocol: InboundProtocol::Socks(plain_socks) },
+            Inbound { tag: "server".into(), protocol: InboundProtocol::Vmess(vmess_server()) },
+            Inbound { tag: "dynamic".into(), protocol: InboundProtocol::Vmess(dynamic) },
         ],
         outbounds: vec![
-            outbound("proxy", OutboundProtocol::Vmess(vmess)),
+            Outbound { mux: Some(mux), ..outbound("proxy", OutboundProtocol::Vmess(vmess)) },
             outbound("direct", OutboundProtocol::Freedom(direct)),
             outbound("moved", OutboundProtocol::Freedom(moved)),
             outbound("block", OutboundProtocol::Blackhole { http: true }),
@@ -210,11 +273,17 @@ fn every_key_means_what_it_says() {
                 ..Rule::to(3)
             },
             Rule { inbound_tags: Some(vec!["socks".into()]), ..Rule::to(0) },
+            Rule {
+                users: Some(vec!["Ann@example.com".into(), "ben".into()]),
+                sources: Some(vec![cidr("10.0.0.0/8"), cidr("::1")]),
+                source_ports: Some(vec![(1024, 2048), (53, 53)]),
+                ..Rule::to(3)
+            },
         ],
         dns_servers: vec![([9, 9, 9, 9], 53).into(), "[2620:fe::fe]:5353".parse().expect("an address")],
         policy: Policy {
-            levels: [(0, seconds(4, 300, 2, 5)), (1, seconds(60, 60, 30, 30))].into(),
-            server_levels: [(0, seconds(4, 300, 2, 5)), (1, seconds(60, 60, 1, 30))].into(),
+            levels: [(0, seconds(4, 300, 2, 5)), (1, counted(seconds(60, 60, 30, 30)))].into(),
+            server_levels: [(0, seconds(4, 300, 2, 5)), (1, counted(seconds(60, 60, 1, 30)))].into(),
             system: SystemStats {
                 inbound_uplink: true,
                 inbound_downlink: false,
@@ -227,7 +296,13 @@ fn every_key_means_what_it_says() {
             none_chunked: true,
             allow_cfb: false,
             dynamic_port: false,
-            ..Vmesskit::default()
+            legacy_tag_limit: 5000,
+            connections_per_user: 64,
+            connections_per_source: 256,
+            sntp: Some(Sntp {
+                server: Target::new(Host::Domain("time.example.com".into()), 1123),
+                correct: true,
+            }),
         },
     };
     let parsed = parse(FULL);
@@ -264,6 +339,7 @@ fn what_is_absent_takes_its_default() {
     assert_eq!(plain.rules, []);
     assert_eq!(plain.policy, Policy::default());
     assert_eq!(plain.policy.level(7), seconds(60, 300, 30, 30));
+    assert_eq!(plain.policy.server_level(7), seconds(60, 300, 1, 30));
     assert_eq!(plain.vmesskit, Vmesskit::default());
     let freedom = Freedom { strategy: DomainStrategy::Any, redirect: None, level: 0 };
     assert_eq!(plain.outbounds, [outbound("", OutboundProtocol::Freedom(freedom))]);

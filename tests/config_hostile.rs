@@ -11,14 +11,16 @@ const SEED: &str = r#"{ // comment
     "log": {"loglevel": "info"}, # another
     "inbounds": [{"protocol": "tun", "settings": {"mtu": 9000, "addresses": ["10.0.0.1/24"], "dns": "10.0.0.2", "apps": {"allow": ["a.b"]}}},
         {"protocol": "socks", "port": "1080", "listen": "127.0.0.1", "tag": "s", "settings": {"auth": "password", "accounts": [{"user": "u", "pass": "p"}]},
-         "sniffing": {"enabled": false, "destOverride": ["http"]}, "allocate": {"strategy": "always"}}],
+         "sniffing": {"enabled": false, "destOverride": ["http"]}, "allocate": {"strategy": "always"}},
+        {"protocol": "vmess", "port": "100-110", "tag": "v", "allocate": {"strategy": "random", "concurrency": 2, "refresh": 5}, "settings": {
+            "clients": [{"id": "b831381d-6324-4d53-ad4f-8cda48b30812", "alterId": 1, "email": "e", "level": 0}], "default": {"level": 0}, "detour": {"to": "v"}}}],
     "outbounds": [{"protocol": "vmess", "tag": "p", "settings": {"vnext": [{"address": "a.com", "port": 443,
         "users": [{"id": "b831381d-6324-4d53-ad4f-8cda48b30811", "security": "auto", "alterId": 0, "experiments": "AuthenticatedLength"}]}]},
-        "streamSettings": {"network": "tcp", "security": "none", "sockopt": {"mark": 0}}, "mux": {"enabled": false, "concurrency": -1}},
+        "streamSettings": {"network": "tcp", "security": "none", "sockopt": {"mark": 0}}, "mux": {"enabled": true, "concurrency": 9, "xudpConcurrency": -1}},
         {"protocol": "freedom", "tag": "d", "settings": {"redirect": "1.1.1.1:53"}}, {"protocol": "blackhole", "settings": {"response": {"type": "none"}}}],
-    "routing": {"rules": [{"type": "field", "domain": ["regexp:^a+$", "full:b", "dotless:c"], "ip": ["10.0.0.0/8"], "port": "1-2,3", "outboundTag": "d"}]},
+    "routing": {"rules": [{"type": "field", "domain": ["regexp:^a+$", "full:b", "dotless:c"], "ip": ["10.0.0.0/8"], "port": "1-2,3", "user": ["e"], "source": ["::1"], "sourcePort": 7, "outboundTag": "d"}]},
     "dns": {"servers": ["1.1.1.1", {"address": "::2", "port": 53}]}, "policy": {"levels": {"0": {"connIdle": 3}}}, "stats": {},
-    /* the end */ "vmesskit": {"memoryLimit": 8000000} }"#;
+    /* the end */ "vmesskit": {"memoryLimit": 8000000, "legacyTagLimit": 600, "sntp": {"server": "a.b:1"}} }"#;
 
 /// A small generator of random numbers (xorshift), the same each run.
 struct Random(u64);

@@ -10,7 +10,8 @@ fn router(rules: &[Rule]) -> Router {
 
 fn pick(router: &Router, network: Network, host: &str, port: u16, inbound: &str) -> Option<usize> {
     let target = Target { host: Host::parse(host).expect("a host"), port };
-    router.pick(&Flow { network, target: &target, inbound })
+    let source = ([10, 0, 0, 1], 40_000).into();
+    router.pick(&Flow { network, target: &target, inbound, source, user: "" })
 }
 
 #[test]
@@ -84,6 +85,31 @@ fn names_match_whatever_case_they_were_written_in() {
     let router =
         router(&[Rule { domains: Some(vec![DomainPattern::Full("example.com".into())]), ..Rule::to(1) }]);
     assert_eq!(pick(&router, Network::Tcp, "EXAMPLE.com.", 443, ""), Some(1));
+}
+
+#[test]
+fn users_and_sources_match_as_they_are_written() {
+    let cidr = |text| Cidr::parse(text).expect("a network");
+    let router = router(&[
+        Rule { users: Some(vec!["ann@example.com".into(), "ben".into()]), ..Rule::to(1) },
+        Rule { sources: Some(vec![cidr("10.0.0.0/8"), cidr("fd00::/8")]), ..Rule::to(2) },
+        Rule { source_ports: Some(vec![(53, 53), (1000, 1999)]), ..Rule::to(3) },
+    ]);
+    let target = Target { host: Host::parse("example.com").expect("a host"), port: 443 };
+    for (user, source, expected) in [
+        ("ann@example.com", "192.0.2.1:1", Some(1)),
+        ("ben", "10.0.0.1:53", Some(1)),
+        ("Ben", "192.0.2.1:1", None),
+        ("", "10.1.2.3:1", Some(2)),
+        ("", "[::ffff:10.1.2.3]:1", Some(2)),
+        ("", "[fd00::1]:1", Some(2)),
+        ("", "11.1.2.3:1999", Some(3)),
+        ("", "11.1.2.3:2000", None),
+    ] {
+        let source = source.parse().expect("an address");
+        let flow = Flow { network: Network::Tcp, target: &target, inbound: "in", source, user };
+        assert_eq!(router.pick(&flow), expected, "{user} {source}");
+    }
 }
 
 #[test]

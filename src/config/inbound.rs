@@ -1,20 +1,37 @@
 //! Inbounds: what every one has (tag, port, listen, sniffing, transport), and the table of their protocols.
 
 use super::diagnostic::Diagnostic;
-use super::model::{Inbound, InboundProtocol};
-use super::nearest::nearest;
+use super::model::{Inbound, InboundProtocol, Listen};
+use super::nearest::{MOST_COMPARED, nearest};
 use super::shown::{offer, quote};
 use super::stream::{self, Side};
 use super::walk::{Node, Object};
-use super::{socks, tun};
-use std::collections::HashSet;
+use super::{socks, tun, vmess};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 const KEYS: &[&str] =
     &["protocol", "tag", "port", "listen", "settings", "streamSettings", "sniffing", "allocate"];
 
 /// Reads one protocol's settings.
-type Reader = fn(&Object<'_>, Option<u16>) -> Option<InboundProtocol>;
+type Reader = fn(&Object<'_>, &Around) -> Option<InboundProtocol>;
+
+/// What the settings of a protocol depend on and others say.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around {
+    /// The first and the last port, if there are any.
+    pub(super) ports: Option<(u16, u16)>,
+    /// Whether TLS is below it.
+    pub(super) tls: bool,
+}
+
+impl Around {
+    /// The port, if there is one.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.ports.map(|(first, _)| first)
+    }
+}
 
 /// The protocols that V2Ray and we know; those without a reader come in a later version.
 const PROTOCOLS: &[(&str, Option<Reader>)] = &[
@@ -22,7 +39,7 @@ const PROTOCOLS: &[(&str, Option<Reader>)] = &[
     ("socks", Some(socks::read)),
     ("http", None),
     ("dokodemo-door", None),
-    ("vmess", None),
+    ("vmess", Some(vmess::read_inbound)),
     ("vless", None),
     ("trojan", None),
     ("shadowsocks", None),
@@ -39,7 +56,25 @@ pub(super) struct Entry<'a> {
     /// `sniffing`, if it is on.
     pub(super) sniffing: Option<Node<'a>>,
     /// Where it stands.
-    path: String,
+    node: Node<'a>,
+}
+
+impl Entry<'_> {
+    /// The e-mails of its users.
+    pub(super) fn emails(&self) -> impl Iterator<Item = String> {
+        let clients = match self.inbound.as_ref().map(|inbound| &inbound.protocol) {
+            Some(InboundProtocol::Vmess(vmess)) => vmess.clients.as_slice(),
+            _ => &[],
+        };
+        clients.iter().map(|client| client.email.clone()).filter(|email| !email.is_empty())
+    }
+
+    /// The inbound and the path of its users, if it may have some.
+    pub(super) fn users(&self) -> Option<(&Inbound, String)> {
+        let inbound = self.inbound.as_ref()?;
+        let key = if self.node.value()["settings"]["clients"].is_null() { "users" } else { "clients" };
+        Some((inbound, format!("{}.settings.{key}", self.node.path())))
+    }
 }
 
 /// Reads all inbounds: the old `inbound` and `inboundDetour`, then `inbounds`, as V2Ray orders them.
@@ -60,6 +95,7 @@ pub(super) fn read_all<'a>(top: &Object<'a>) -> Vec<Entry<'a>> {
     });
     let entries: Vec<_> = nodes.iter().filter_map(|node| read(node, old_port.take())).collect();
     check_unique(&entries, top);
+    check_users(&entries, top);
     entries
 }
 
@@ -72,10 +108,22 @@ fn read<'a>(node: &Node<'a>, default_port: Option<u16>) -> Option<Entry<'a>> {
     let name = protocol.as_ref().and_then(|node| node.text()).unwrap_or_default();
     let mut tag = object.text("tag");
     let known = PROTOCOLS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    let kind = known.map(|(name, _)| *name);
+    let tls = match object.get("streamSettings") {
+        Some(node) if kind != Some("tun") => {
+            stream::read(&node, Side::Inbound).is_some_and(|carrier| carrier.tls)
+        }
+        _ => false,
+    };
+    let around = |range| {
+        let ports = ports(&object, range).or(default_port.map(|port| (port, port)));
+        Around { ports, tls }
+    };
     let protocol = match (protocol, known) {
-        (_, Some((_, Some(reader)))) => reader(&object, port(&object).or(default_port)),
+        (_, Some((name, Some(reader)))) => reader(&object, &around(*name == "vmess")),
         (Some(node), Some((name, None))) => {
-            node.unsupported(&format!("the inbound protocol `{name}`"), "use a `tun` or a `socks` inbound");
+            let hint = format!("this version has {}", allowed.join(", "));
+            node.unsupported(&format!("the inbound protocol `{name}`"), &hint);
             None
         }
         (Some(node), None) if node.value().is_string() => {
@@ -87,8 +135,7 @@ fn read<'a>(node: &Node<'a>, default_port: Option<u16>) -> Option<Entry<'a>> {
         }
         _ => None,
     };
-    let is_tun = known.is_some_and(|(name, _)| *name == "tun");
-    if is_tun {
+    if kind == Some("tun") {
         if tag.is_empty() {
             tag = "tun";
         }
@@ -97,47 +144,74 @@ fn read<'a>(node: &Node<'a>, default_port: Option<u16>) -> Option<Entry<'a>> {
                 node.no_effect("a tun inbound reads packets from a device");
             }
         }
-    } else if let Some(node) = object.get("streamSettings") {
-        stream::read(&node, Side::Inbound);
-    }
-    if let Some(node) = object.get("allocate").filter(|_| !is_tun) {
+    } else if let Some(node) = object.get("allocate").filter(|_| kind != Some("vmess")) {
         check_allocate(&node);
     }
     let tag: Arc<str> = tag.into();
     let inbound = protocol.map(|protocol| Inbound { tag: Arc::clone(&tag), protocol });
     let sniffing = object.get("sniffing").filter(is_sniffing);
-    Some(Entry { tag, inbound, sniffing, path: node.path().to_owned() })
+    Some(Entry { tag, inbound, sniffing, node: node.clone() })
 }
 
-/// Reads `port`: a number, or a text with one number. Ranges and environment variables are refused.
-fn port(object: &Object<'_>) -> Option<u16> {
-    const ALLOWED: &str = "a number, 0 to 65535, or such a number as a text";
+/// Reads `port`: a number, or a text with one number or, if `range` allows it, with the two ends of a range. Environment
+/// variables are refused.
+fn ports(object: &Object<'_>, range: bool) -> Option<(u16, u16)> {
+    let allowed = match range {
+        false => "a number, 0 to 65535, or such a number as a text",
+        true => "a number, 0 to 65535, or a text such as \"1000\" or \"1000-1010\"",
+    };
     let node = object.get("port")?;
     let Some(text) = node.value().as_str() else {
         if node.value().is_number() {
-            return node.number_u16(0);
+            return node.number_u16(0).map(|port| (port, port));
         }
-        node.error("wrong type", |finding| finding.allowed(ALLOWED));
+        node.error("wrong type", |finding| finding.allowed(allowed));
         return None;
     };
     let text = text.trim();
-    if let Ok(port) = text.parse() {
-        return Some(port);
-    }
     if text.starts_with("env:") {
         node.unsupported("a port from an environment variable", "write the number");
         return None;
     }
-    let ends =
-        text.split_once('-').map(|(low, high)| (low.trim().parse::<u16>(), high.trim().parse::<u16>()));
-    match ends {
-        Some((Ok(low), Ok(high))) if low == high => return Some(low),
-        Some((Ok(low), Ok(high))) if low < high => {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.trim().parse::<u16>(), last.trim().parse::<u16>()) {
+        (Ok(first), Ok(last)) if first == last || (range && first < last) => return Some((first, last)),
+        (Ok(first), Ok(last)) if first < last => {
             node.unsupported("a range of ports", "write one port, or an inbound for each");
         }
-        _ => node.error("not a port", |finding| finding.allowed(ALLOWED)),
+        (Ok(_), Ok(_)) if range => {
+            node.error("the range ends before it begins", |finding| finding.allowed(allowed));
+        }
+        _ => node.error("not a port", |finding| finding.allowed(allowed)),
     }
     None
+}
+
+/// The address to listen on; V2Ray's default is every address.
+pub(super) fn listen_ip(inbound: &Object<'_>) -> Option<IpAddr> {
+    let Some(node) = inbound.get("listen") else { return Some(Ipv4Addr::UNSPECIFIED.into()) };
+    let text = node.text()?.trim();
+    if text.eq_ignore_ascii_case("localhost") {
+        return Some(Ipv4Addr::LOCALHOST.into());
+    }
+    if text.starts_with(['/', '@']) {
+        node.unsupported("a unix socket", "listen on 127.0.0.1");
+        return None;
+    }
+    read_ip(&node, "the address to listen on")
+}
+
+/// Reads an IP address; `what` names it.
+pub(super) fn read_ip(node: &Node<'_>, what: &str) -> Option<IpAddr> {
+    let text = node.text()?.trim();
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let ip = bare.parse().ok();
+    if ip.is_none() {
+        node.error(format!("{what} must be an IP address"), |finding| {
+            finding.allowed("an IPv4 or IPv6 address")
+        });
+    }
+    ip
 }
 
 /// Whether sniffing is on; the section is checked on the way.
@@ -172,30 +246,87 @@ fn check_allocate(node: &Node<'_>) {
 /// Reports tags and listening addresses that are used twice, and a second tun inbound.
 fn check_unique(entries: &[Entry<'_>], top: &Object<'_>) {
     let mut tags = HashSet::new();
-    let mut listens = HashSet::new();
+    let mut listens = Listens::default();
     let mut tuns = 0;
     for entry in entries {
+        let path = |member: &str| format!("{}.{member}", entry.node.path());
         if !entry.tag.is_empty() && !tags.insert(&entry.tag) {
-            let path = format!("{}.tag", entry.path);
             let text = "this tag is used by an inbound before";
-            top.report(Diagnostic::error(path, text).found(quote(&entry.tag)).hint("give each its own tag"));
+            let finding = Diagnostic::error(path("tag"), text).found(quote(&entry.tag));
+            top.report(finding.hint("give each its own tag"));
         }
-        match entry.inbound.as_ref().map(|inbound| &inbound.protocol) {
+        let listen = match entry.inbound.as_ref().map(|inbound| &inbound.protocol) {
             Some(InboundProtocol::Tun(_)) => {
                 tuns += 1;
                 if tuns == 2 {
-                    let path = format!("{}.protocol", entry.path);
-                    top.report(Diagnostic::error(path, "a second tun inbound").allowed("at most one"));
+                    let finding = Diagnostic::error(path("protocol"), "a second tun inbound");
+                    top.report(finding.allowed("at most one"));
                 }
+                continue;
             }
-            Some(InboundProtocol::Socks(socks))
-                if socks.listen.port() != 0 && !listens.insert(socks.listen) =>
-            {
-                let path = format!("{}.port", entry.path);
-                let text = "an inbound before listens on the same address";
-                top.report(Diagnostic::error(path, text).found(socks.listen.to_string()));
+            Some(InboundProtocol::Socks(socks)) => {
+                Listen { ip: socks.listen.ip(), ports: (socks.listen.port(), socks.listen.port()) }
             }
-            _ => {}
+            // Ports that are taken at random leave out those that are in use.
+            Some(InboundProtocol::Vmess(vmess)) if vmess.allocate.is_none() => vmess.listen,
+            _ => continue,
+        };
+        if listen.ports != (0, 0)
+            && let Some(port) = listens.insert(listen)
+        {
+            let text = "an inbound before listens on the same address";
+            let found = SocketAddr::new(listen.ip, port);
+            top.report(Diagnostic::error(path("port"), text).found(found.to_string()));
+        }
+    }
+}
+
+/// The ports that are listened on, by address: disjoint ranges, the last port of each by its first.
+#[derive(Debug, Default)]
+struct Listens(HashMap<IpAddr, BTreeMap<u16, u16>>);
+
+impl Listens {
+    /// Adds a range; if it meets one before, it is left out and a port of both is returned.
+    fn insert(&mut self, listen: Listen) -> Option<u16> {
+        let (first, last) = listen.ports;
+        let taken = self.0.entry(listen.ip).or_default();
+        if let Some((low, high)) = taken.range(..=last).next_back()
+            && *high >= first
+        {
+            return Some(first.max(*low));
+        }
+        taken.insert(first, last);
+        None
+    }
+}
+
+/// Warns about detours that lead nowhere, and about users that nobody can be.
+fn check_users(entries: &[Entry<'_>], top: &Object<'_>) {
+    let servers = || {
+        entries.iter().filter_map(|entry| match &entry.inbound.as_ref()?.protocol {
+            InboundProtocol::Vmess(vmess) => Some((entry, vmess)),
+            _ => None,
+        })
+    };
+    let tags: HashSet<&str> = servers().map(|(entry, _)| &*entry.tag).filter(|tag| !tag.is_empty()).collect();
+    let handed_out: HashSet<&str> = servers().filter_map(|(_, vmess)| vmess.detour.as_deref()).collect();
+    for (entry, vmess) in servers() {
+        if let Some(tag) = vmess.detour.as_deref().filter(|tag| !tags.contains(tag)) {
+            let settings = &entry.node.value()["settings"];
+            let old = settings["detour"].is_null() && !settings["features"].is_null();
+            let member = if old { "features.detour.to" } else { "detour.to" };
+            let path = format!("{}.settings.{member}", entry.node.path());
+            let finding =
+                Diagnostic::warning(path, "no vmess inbound has this tag, so nothing is handed out");
+            let near = if tags.len() <= MOST_COMPARED { nearest(tag, tags.iter().copied()) } else { None };
+            top.report(finding.found(quote(tag)).hint(offer(near)));
+        }
+        if vmess.clients.is_empty() && !handed_out.contains(&*entry.tag) {
+            let path = format!("{}.settings.clients", entry.node.path());
+            let text = "there is no user, so nobody is served until one is added";
+            top.report(
+                Diagnostic::warning(path, text).hint("list the users: { \"id\": ..., \"email\": ... }"),
+            );
         }
     }
 }

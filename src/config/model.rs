@@ -198,6 +198,16 @@ pub struct VmessClient {
     pub no_termination_signal: bool,
 }
 
+impl VmessClient {
+    /// How many ids its legacy requests may come from: the alter ids and the id itself, none without alter ids.
+    pub fn legacy_ids(&self) -> u64 {
+        match u64::from(self.alter_id) {
+            0 => 0,
+            alter_ids => alter_ids + 1,
+        }
+    }
+}
+
 /// What a generated account has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DefaultUser {

@@ -3,6 +3,10 @@
 /// Longest name that is compared, in bytes; what is longer is no slip of the finger.
 const LONGEST: usize = 48;
 
+/// Most names that are worth comparing where a config may hold any number of them: the work is the product of the
+/// mistakes and the names.
+pub(super) const MOST_COMPARED: usize = 500;
+
 /// Finds the name that is fewest edits away from `word`, without regard to case.
 ///
 /// An edit is a letter added, dropped, replaced or swapped with its neighbour. At most a third of the letters

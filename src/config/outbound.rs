@@ -1,11 +1,11 @@
 //! Outbounds: what every one has (tag, transport, mux), the table of their protocols, and the simple ones.
 
 use super::diagnostic::Diagnostic;
-use super::model::{DomainStrategy, Freedom, Outbound, OutboundProtocol};
+use super::model::{DomainStrategy, Freedom, Mux, Outbound, OutboundProtocol, PacketEncoding};
 use super::nearest::nearest;
 use super::shown::{offer, quote};
 use super::stream::{self, Carrier, Side};
-use super::vmess;
+use super::vmess::{self, read_mux};
 use super::walk::{Node, Object, given};
 use crate::addr::Host;
 use std::collections::HashSet;
@@ -24,11 +24,22 @@ const KEYS: &[&str] = &[
 ];
 
 /// Reads one protocol's settings.
-type Reader = fn(&Object<'_>, Carrier) -> Option<OutboundProtocol>;
+type Reader = fn(&Object<'_>, &Around) -> Option<OutboundProtocol>;
+
+/// What the settings of a protocol depend on and others say.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around {
+    /// Whether TLS is below it.
+    pub(super) tls: bool,
+    /// `vmesskit.allowCfb`.
+    pub(super) allow_cfb: bool,
+    /// How UDP is carried, if `mux` says so.
+    pub(super) packet_encoding: Option<PacketEncoding>,
+}
 
 /// The protocols that V2Ray and we know; those without a reader come in a later version, or never.
 const PROTOCOLS: &[(&str, Option<Reader>)] = &[
-    ("vmess", Some(vmess::read)),
+    ("vmess", Some(vmess::read_outbound)),
     ("freedom", Some(freedom)),
     ("blackhole", Some(blackhole)),
     ("dns", None),
@@ -51,8 +62,9 @@ pub(super) struct Entry {
     pub(super) outbound: Option<Outbound>,
 }
 
-/// Reads all outbounds: the old `outbound` and `outboundDetour`, then `outbounds`, as V2Ray orders them.
-pub(super) fn read_all(top: &Object<'_>) -> Vec<Entry> {
+/// Reads all outbounds: the old `outbound` and `outboundDetour`, then `outbounds`, as V2Ray orders them. `allow_cfb` is
+/// `vmesskit.allowCfb`.
+pub(super) fn read_all(top: &Object<'_>, allow_cfb: bool) -> Vec<Entry> {
     let nodes = nodes(top, true);
     if nodes.is_empty() && top.get("outbounds").is_none_or(|node| node.value().is_array()) {
         let finding =
@@ -63,7 +75,7 @@ pub(super) fn read_all(top: &Object<'_>) -> Vec<Entry> {
     let mut entries = Vec::with_capacity(nodes.len());
     for node in nodes {
         let Some(object) = node.object(KEYS) else { continue };
-        let entry = read(&object);
+        let entry = read(&object, allow_cfb);
         if !entry.tag.is_empty() && !tags.insert(Arc::clone(&entry.tag)) {
             let finding = Diagnostic::error(object.path_of("tag"), "this tag is used by an outbound before");
             top.report(finding.found(quote(&entry.tag)).hint("give each its own tag"));
@@ -92,7 +104,7 @@ pub(super) fn nodes<'a>(top: &Object<'a>, warn: bool) -> Vec<Node<'a>> {
 }
 
 /// Reads an outbound.
-fn read(object: &Object<'_>) -> Entry {
+fn read(object: &Object<'_>, allow_cfb: bool) -> Entry {
     let allowed: Vec<&str> =
         PROTOCOLS.iter().filter(|(_, reader)| reader.is_some()).map(|(name, _)| *name).collect();
     let node = object.required("protocol", &allowed.join(", "));
@@ -107,8 +119,10 @@ fn read(object: &Object<'_>) -> Entry {
         }
     }
     check_common(object);
+    let (mux, packet_encoding) = mux(object, known.map(|(name, _)| *name));
+    let around = Around { tls: carrier.tls, allow_cfb, packet_encoding };
     let protocol = match (node, known) {
-        (_, Some((_, Some(reader)))) => reader(object, carrier),
+        (_, Some((_, Some(reader)))) => reader(object, &around),
         (Some(node), Some((name, None))) => {
             let hint = format!("this version has {}", allowed.join(", "));
             node.unsupported(&format!("the outbound protocol `{name}`"), &hint);
@@ -123,11 +137,11 @@ fn read(object: &Object<'_>) -> Entry {
         }
         _ => None,
     };
-    let outbound = protocol.map(|protocol| Outbound { tag: Arc::clone(&tag), protocol, mux: None });
+    let outbound = protocol.map(|protocol| Outbound { tag: Arc::clone(&tag), protocol, mux });
     Entry { tag, outbound }
 }
 
-/// Checks `sendThrough`, `proxySettings`, `mux` and `domainStrategy`.
+/// Checks `sendThrough`, `proxySettings` and `domainStrategy`.
 fn check_common(object: &Object<'_>) {
     if let Some(node) = object.get("sendThrough")
         && let Some(text) = node.text()
@@ -147,9 +161,6 @@ fn check_common(object: &Object<'_>) {
     {
         tag.unsupported("a chain of outbounds", "remove `proxySettings`");
     }
-    if let Some(node) = object.get("mux") {
-        check_mux(&node);
-    }
     if let Some(node) = object.get("domainStrategy").filter(|node| !node.is_empty()) {
         node.ignored(
             "`domainStrategy` of an outbound",
@@ -158,28 +169,19 @@ fn check_common(object: &Object<'_>) {
     }
 }
 
-/// Checks `mux`. Traffic flows without it, a connection each, so that it is ignored with a warning.
-fn check_mux(node: &Node<'_>) {
-    const KEYS: &[&str] = &["enabled", "concurrency", "xudpConcurrency", "xudpProxyUDP443", "packetEncoding"];
-    let Some(object) = node.object(KEYS) else { return };
-    let concurrency = object.get("concurrency").and_then(|node| {
-        let concurrency = node.value().as_i64();
-        if !concurrency.is_some_and(|number| (i64::from(i16::MIN)..=1024).contains(&number)) {
-            let allowed = "a whole number: below 0 turns mux off, 0 means 8, 1 to 1024";
-            node.error("wrong concurrency", |finding| finding.allowed(allowed));
-        }
-        concurrency
-    });
-    if let Some(node) = object.get("enabled")
-        && node.flag() == Some(true)
-        && concurrency.unwrap_or(0) >= 0
-    {
-        node.ignored("mux", "each connection is made on its own");
+/// Reads `mux`, which only a VMess server understands here.
+fn mux(object: &Object<'_>, protocol: Option<&str>) -> (Option<Mux>, Option<PacketEncoding>) {
+    let Some(node) = object.get("mux") else { return (None, None) };
+    let (mux, packet_encoding) = read_mux(&node);
+    if let (Some(_), Some("freedom" | "blackhole")) = (mux, protocol) {
+        node.no_effect("there is no VMess server that could take the flows apart");
+        return (None, None);
     }
+    (mux, packet_encoding)
 }
 
 /// Reads a `freedom` outbound.
-fn freedom(outbound: &Object<'_>, _carrier: Carrier) -> Option<OutboundProtocol> {
+fn freedom(outbound: &Object<'_>, _around: &Around) -> Option<OutboundProtocol> {
     const KEYS: &[&str] = &["domainStrategy", "redirect", "userLevel", "timeout"];
     const STRATEGIES: &[(&str, DomainStrategy)] = &[
         ("AsIs", DomainStrategy::Any),
@@ -203,18 +205,7 @@ fn freedom(outbound: &Object<'_>, _carrier: Carrier) -> Option<OutboundProtocol>
 
 /// Reads `HOST:PORT`, `[IPV6]:PORT` or `:PORT`.
 fn redirect(node: &Node<'_>) -> Option<(Option<Host>, u16)> {
-    let text = node.text()?.trim();
-    let read = || {
-        let (host, port) = text.rsplit_once(':')?;
-        let port = port.parse().ok().filter(|port| *port > 0)?;
-        let bare_v6 = host.contains(':') && !host.starts_with('[');
-        match host {
-            "" => Some((None, port)),
-            _ if bare_v6 => None,
-            _ => Some((Some(Host::parse(host)?), port)),
-        }
-    };
-    let redirect = read();
+    let redirect = split_target(node.text()?.trim());
     if redirect.is_none() {
         let allowed = "\"host:port\", \"[IPv6]:port\" or \":port\", with a port from 1 to 65535";
         node.error("not a target", |finding| finding.allowed(allowed));
@@ -222,8 +213,20 @@ fn redirect(node: &Node<'_>) -> Option<(Option<Host>, u16)> {
     redirect
 }
 
+/// Splits `HOST:PORT`; the host may be missing, an IPv6 address stands in brackets. `None` if it is nothing like that.
+pub(super) fn split_target(text: &str) -> Option<(Option<Host>, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    let bare_v6 = host.contains(':') && !host.starts_with('[');
+    match host {
+        "" => Some((None, port)),
+        _ if bare_v6 => None,
+        _ => Some((Some(Host::parse(host)?), port)),
+    }
+}
+
 /// Reads a `blackhole` outbound.
-fn blackhole(outbound: &Object<'_>, _carrier: Carrier) -> Option<OutboundProtocol> {
+fn blackhole(outbound: &Object<'_>, _around: &Around) -> Option<OutboundProtocol> {
     let settings = outbound.section("settings", &["response"])?;
     let Some(response) = settings.get("response") else {
         return Some(OutboundProtocol::Blackhole { http: false });

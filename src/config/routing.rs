@@ -4,10 +4,11 @@
 
 use super::diagnostic::Diagnostic;
 use super::model::{DomainPattern, Rule};
-use super::nearest::nearest;
+use super::nearest::{MOST_COMPARED, nearest};
 use super::shown::quote;
 use super::walk::{Node, Object};
 use crate::addr::{Cidr, Network};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 const KEYS: &[&str] = &["domainStrategy", "domainMatcher", "rules", "balancers", "settings", "strategy"];
@@ -32,13 +33,8 @@ const RULE_KEYS: &[&str] = &[
 ];
 
 /// Conditions of V2Ray that this version does not judge.
-const FOREIGN: [(&str, &str); 5] = [
-    ("source", "a condition on the source address"),
-    ("sourcePort", "a condition on the source port"),
-    ("user", "a condition on the user"),
-    ("protocol", "a condition on the sniffed protocol"),
-    ("attrs", "a condition on HTTP attributes"),
-];
+const FOREIGN: [(&str, &str); 2] =
+    [("protocol", "a condition on the sniffed protocol"), ("attrs", "a condition on HTTP attributes")];
 
 /// What rules may refer to, by their tags.
 #[derive(Debug)]
@@ -47,6 +43,8 @@ pub(super) struct Tags {
     pub(super) inbounds: Vec<Arc<str>>,
     /// The outbounds' tags, in the config's order.
     pub(super) outbounds: Vec<Arc<str>>,
+    /// The e-mails of the inbounds' users.
+    pub(super) users: HashSet<String>,
 }
 
 /// Reads all rules, in their order.
@@ -117,15 +115,20 @@ fn rule(node: &Node<'_>, tags: &Tags) -> Option<Rule> {
     if let Some(node) = object.get("inboundTag") {
         whole &= gather(&mut rule.inbound_tags, list(&node, |text, node| inbound_tag(text, node, tags)));
     }
-    let empty = rule.domains.is_none()
-        && rule.ips.is_none()
-        && rule.ports.is_none()
-        && rule.networks.is_none()
-        && rule.inbound_tags.is_none();
+    if let Some(node) = object.get("user") {
+        whole &= gather(&mut rule.users, list(&node, |text, node| user(text, node, tags)));
+    }
+    if let Some(node) = object.get("source") {
+        whole &= gather(&mut rule.sources, list(&node, address));
+    }
+    if let Some(node) = object.get("sourcePort") {
+        whole &= gather(&mut rule.source_ports, ports(&node));
+    }
+    let empty = rule == Rule::to(rule.outbound);
     if whole && empty && !foreign {
         node.error("the rule has no condition", |finding| {
             finding
-                .allowed("at least one of domain, ip, port, network, inboundTag")
+                .allowed("at least one of domain, ip, port, network, inboundTag, user, source, sourcePort")
                 .hint("a rule for all is not needed: the first outbound is the default")
         });
     }
@@ -265,6 +268,24 @@ fn inbound_tag(text: &str, node: &Node<'_>, tags: &Tags) -> Option<Arc<str>> {
         node.warning("no inbound has this tag", |finding| finding.allowed(allowed).hint(offer_tag(near)));
     }
     Some(text.into())
+}
+
+/// Reads a user's e-mail; one that no user has is warned about. Users may be added while the server runs.
+fn user(text: &str, node: &Node<'_>, tags: &Tags) -> Option<String> {
+    if text.is_empty() {
+        node.error("the e-mail is empty", |finding| finding.allowed("the e-mail of a vmess inbound's user"));
+        return None;
+    }
+    if !tags.users.contains(text) {
+        let near = match tags.users.len() {
+            0..=MOST_COMPARED => nearest(text, tags.users.iter().map(String::as_str)),
+            _ => None,
+        };
+        node.warning("no user of an inbound has this e-mail", |finding| {
+            finding.allowed("an e-mail as it is written there").hint(offer_tag(near))
+        });
+    }
+    Some(text.to_owned())
 }
 
 /// Reads ports: a number, or a text such as `53,80-90`.

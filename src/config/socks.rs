@@ -1,17 +1,18 @@
 //! The settings of a SOCKS inbound.
 
+use super::inbound::{Around, listen_ip, read_ip};
 use super::model::{InboundProtocol, Socks};
 use super::walk::{Node, Object, given};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 const KEYS: &[&str] = &["auth", "accounts", "udp", "ip", "timeout", "userLevel"];
 
 /// Longest user name and password in bytes: RFC 1929 has one byte for the length.
 const LONGEST: usize = 255;
 
-/// Reads a `socks` inbound; `port` is its port, if it has one.
-pub(super) fn read(inbound: &Object<'_>, port: Option<u16>) -> Option<InboundProtocol> {
-    let listen = listen(inbound);
+/// Reads a `socks` inbound.
+pub(super) fn read(inbound: &Object<'_>, around: &Around) -> Option<InboundProtocol> {
+    let (listen, port) = (listen_ip(inbound), around.port());
     if port.is_none() && inbound.get("port").is_none() {
         inbound.missing("port", "a number, 1 to 65535");
     }
@@ -38,33 +39,6 @@ pub(super) fn read(inbound: &Object<'_>, port: Option<u16>) -> Option<InboundPro
         inbound.report(finding.hint("set `listen` to 127.0.0.1, or `auth` to `password` with `accounts`"));
     }
     Some(InboundProtocol::Socks(Socks { listen, accounts, udp, ip, level }))
-}
-
-/// The address to listen on; V2Ray's default is every address.
-fn listen(inbound: &Object<'_>) -> Option<IpAddr> {
-    let Some(node) = inbound.get("listen") else { return Some(Ipv4Addr::UNSPECIFIED.into()) };
-    let text = node.text()?.trim();
-    if text.eq_ignore_ascii_case("localhost") {
-        return Some(Ipv4Addr::LOCALHOST.into());
-    }
-    if text.starts_with(['/', '@']) {
-        node.unsupported("a unix socket", "listen on 127.0.0.1");
-        return None;
-    }
-    read_ip(&node, "the address to listen on")
-}
-
-/// Reads an IP address; `what` names it.
-fn read_ip(node: &Node<'_>, what: &str) -> Option<IpAddr> {
-    let text = node.text()?.trim();
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let ip = bare.parse().ok();
-    if ip.is_none() {
-        node.error(format!("{what} must be an IP address"), |finding| {
-            finding.allowed("an IPv4 or IPv6 address")
-        });
-    }
-    ip
 }
 
 /// The accounts that count: none unless `auth` is `password`. `None` after an error.

@@ -1,8 +1,11 @@
 //! The whole config: its sections in their order, then what they say of each other.
 
-use super::model::{Config, InboundProtocol, LogLevel, Vmesskit};
+use super::model::{Config, InboundProtocol, LogLevel, Sntp, Vmesskit};
+use super::outbound::split_target;
+use super::vmess::check_legacy;
 use super::walk::{Node, Object};
 use super::{dns, inbound, outbound, policy, routing, stream};
+use crate::addr::{Host, Target};
 
 const KEYS: &[&str] = &[
     "log",
@@ -57,11 +60,15 @@ const LOG_LEVELS: [(&str, LogLevel); 5] = [
 pub(super) fn read(root: &Node<'_>) -> Option<Config> {
     let top = root.object(KEYS)?;
     let log_level = log_level(&top);
+    let vmesskit = vmesskit(&top);
     let inbounds = inbound::read_all(&top);
-    let outbounds = outbound::read_all(&top);
+    let outbounds = outbound::read_all(&top, vmesskit.allow_cfb);
+    let servers = inbounds.iter().filter_map(inbound::Entry::users);
+    check_legacy(&top, servers, vmesskit.legacy_tag_limit);
     let tags = routing::Tags {
         inbounds: inbounds.iter().map(|entry| entry.tag.clone()).collect(),
         outbounds: outbounds.iter().map(|entry| entry.tag.clone()).collect(),
+        users: inbounds.iter().flat_map(inbound::Entry::emails).collect(),
     };
     let rules = routing::read(&top, &tags);
     for entry in &inbounds {
@@ -83,7 +90,6 @@ pub(super) fn read(root: &Node<'_>) -> Option<Config> {
         node.object(&[]);
     }
     routing::check_foreign_sections(&top);
-    let vmesskit = vmesskit(&top);
     let outbounds = outbounds.into_iter().filter_map(|entry| entry.outbound).collect();
     Some(Config { log_level, inbounds, outbounds, rules, dns_servers, policy, vmesskit })
 }
@@ -123,22 +129,31 @@ fn vmesskit(top: &Object<'_>) -> Vmesskit {
     read.none_chunked = object.flag("noneChunked", read.none_chunked);
     read.dynamic_port = object.flag("dynamicPort", read.dynamic_port);
     read.allow_cfb = object.flag("allowCfb", read.allow_cfb);
-    if let Some(node) = object.get("allowCfb").filter(|_| read.allow_cfb) {
-        node.ignored("aes-128-cfb (`allowCfb`)", "users with that security are refused");
-    }
-    for key in ["legacyTagLimit", "connectionsPerUser", "connectionsPerSource"] {
-        if let Some(node) = object.get(key)
-            && node.number(0, u64::MAX >> 1).is_some()
-        {
-            node.ignored(&format!("`{key}`"), "it is for servers");
-        }
-    }
-    if let Some(node) = object.get("sntp")
-        && let Some(sntp) = node.object(&["server", "correct"])
-    {
-        sntp.text("server");
-        sntp.flag("correct", false);
-        node.ignored("asking a time server (`sntp`)", "the device's clock is used");
-    }
+    let limit = object.get("legacyTagLimit").and_then(|node| node.number_u32());
+    read.legacy_tag_limit =
+        limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(read.legacy_tag_limit);
+    let count = |key| object.get(key).and_then(|node| node.number_u32()).unwrap_or_default();
+    read.connections_per_user = count("connectionsPerUser");
+    read.connections_per_source = count("connectionsPerSource");
+    read.sntp = object.get("sntp").and_then(|node| sntp(&node));
     read
+}
+
+/// Reads a time server: `HOST:PORT`, or a host alone, which answers on port 123.
+fn sntp(node: &Node<'_>) -> Option<Sntp> {
+    const PORT: u16 = 123;
+    const ALLOWED: &str = "\"host:port\", such as \"time.example.com:123\"";
+    let object = node.object(&["server", "correct"])?;
+    let correct = object.flag("correct", false);
+    let node = object.required("server", ALLOWED)?;
+    let text = node.text()?.trim();
+    let server = match (split_target(text), Host::parse(text)) {
+        (_, Some(host)) => Some(Target::new(host, PORT)),
+        (Some((Some(host), port)), None) => Some(Target::new(host, port)),
+        _ => None,
+    };
+    if server.is_none() {
+        node.error("not a time server", |finding| finding.allowed(ALLOWED));
+    }
+    Some(Sntp { server: server?, correct })
 }

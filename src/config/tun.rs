@@ -1,6 +1,7 @@
 //! The settings of a tun inbound: what the host sets its device up with.
 
 use super::diagnostic::Diagnostic;
+use super::inbound::Around;
 use super::model::{Icmp, InboundProtocol, Tun};
 use super::walk::{Node, Object, given};
 use crate::addr::Cidr;
@@ -13,7 +14,7 @@ const KEYS: &[&str] =
 const MTU: (u64, u64) = (1280, 65535);
 
 /// Reads a `tun` inbound; it has no port.
-pub(super) fn read(inbound: &Object<'_>, _port: Option<u16>) -> Option<InboundProtocol> {
+pub(super) fn read(inbound: &Object<'_>, _around: &Around) -> Option<InboundProtocol> {
     let settings = inbound.section("settings", KEYS)?;
     let default = Tun::default();
     let mtu = settings.get("mtu").map(|node| node.number(MTU.0, MTU.1));

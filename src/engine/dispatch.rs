@@ -39,7 +39,13 @@ pub(crate) struct Flow {
 /// The outbound that the rules pick for a flow; the first one if no rule matches.
 pub(crate) fn route(shard: &Shard, flow: &Flow) -> Rc<dyn Outbound> {
     let live = shard.live();
-    let asked = route::Flow { network: flow.network, target: &flow.target, inbound: &flow.inbound };
+    let asked = route::Flow {
+        network: flow.network,
+        target: &flow.target,
+        inbound: &flow.inbound,
+        source: flow.source,
+        user: "",
+    };
     let picked = live.router.pick(&asked).and_then(|index| live.outbounds.get(index));
     let outbound =
         picked.or(live.outbounds.first()).expect("a config has an outbound, and its rules name known ones");

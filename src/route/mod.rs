@@ -12,6 +12,7 @@ pub use domain::DomainSet;
 use crate::addr::{Network, Target};
 use crate::config::Rule;
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Why rules cannot be used.
@@ -39,6 +40,10 @@ pub struct Flow<'a> {
     pub target: &'a Target,
     /// The tag of the inbound that it came through.
     pub inbound: &'a str,
+    /// Where it comes from.
+    pub source: SocketAddr,
+    /// The e-mail of the VMess inbound's user whose flow it is; empty for a user without one, and for none.
+    pub user: &'a str,
 }
 
 /// A config's rules, ready to be asked.
@@ -68,6 +73,9 @@ impl Router {
 #[derive(Debug)]
 struct Matcher {
     inbounds: Option<HashSet<Arc<str>>>,
+    users: Option<HashSet<String>>,
+    sources: Option<CidrSet>,
+    source_ports: Option<PortSet>,
     networks: Option<NetworkSet>,
     ports: Option<PortSet>,
     ips: Option<CidrSet>,
@@ -80,6 +88,9 @@ impl Matcher {
         let domains = rule.domains.as_deref().map(DomainSet::new).transpose();
         Ok(Self {
             inbounds: rule.inbound_tags.as_ref().map(|tags| tags.iter().cloned().collect()),
+            users: rule.users.as_ref().map(|users| users.iter().cloned().collect()),
+            sources: rule.sources.as_deref().map(CidrSet::new),
+            source_ports: rule.source_ports.as_deref().map(PortSet::new),
             networks: rule.networks.as_deref().map(NetworkSet::new),
             ports: rule.ports.as_deref().map(PortSet::new),
             ips: rule.ips.as_deref().map(CidrSet::new),
@@ -97,6 +108,9 @@ impl Matcher {
         let host = &flow.target.host;
         self.networks.is_none_or(|networks| networks.contains(flow.network))
             && self.inbounds.as_ref().is_none_or(|tags| tags.contains(flow.inbound))
+            && self.users.as_ref().is_none_or(|users| users.contains(flow.user))
+            && self.source_ports.as_ref().is_none_or(|ports| ports.contains(flow.source.port()))
+            && self.sources.as_ref().is_none_or(|set| set.contains(flow.source.ip()))
             && self.ports.as_ref().is_none_or(|ports| ports.contains(flow.target.port))
             && self.ips.as_ref().is_none_or(|ips| host.ip().is_some_and(|ip| ips.contains(ip)))
             && self.domains.as_ref().is_none_or(|set| host.domain().is_some_and(|name| set.contains(name)))

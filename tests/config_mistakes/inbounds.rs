@@ -24,7 +24,12 @@ fn any_inbound() {
                 "[0].protocol",
                 "not supported by this version",
             ),
-            (r#"{"protocol": "VMess", "port": 1}"#, Error, "[0].protocol", "not supported by this version"),
+            (
+                r#"{"protocol": "Trojan", "port": 1}"#,
+                Error,
+                "[0].protocol",
+                "this version has tun, socks, vmess",
+            ),
             (r#"{"protocol": "socks"}"#, Error, "[0].port", "`port` is missing"),
             (r#"{"protocol": "socks", "port": null}"#, Error, "[0].port", "`port` is missing"),
             (r#"{"protocol": "socks", "port": 65536}"#, Error, "[0].port", "out of range; found 65536"),

@@ -4,6 +4,7 @@ mod inbounds;
 mod outbounds;
 mod routing;
 mod sections;
+mod servers;
 
 use vmesskit::config::Severity::{Error, Warning};
 use vmesskit::config::{Severity, parse};

@@ -67,9 +67,14 @@ fn freedom_outbounds() {
             (
                 r#""mux": {"enabled": true}"#,
                 Warning,
-                "mux.enabled",
-                "mux is not supported by this version and ignored",
+                "mux",
+                "no VMess server that could take the flows apart",
             ),
+            (r#""mux": {"concurrency": -32769}"#, Error, "mux.concurrency", "below 0"),
+            (r#""mux": {"xudpConcurrency": 1025}"#, Error, "mux.xudpConcurrency", "1 to 1024"),
+            (r#""mux": {"xudpProxyUDP443": "drop"}"#, Error, "mux.xudpProxyUDP443", "reject, allow, skip"),
+            (r#""mux": {"packetEncoding": "udp"}"#, Error, "mux.packetEncoding", "did you mean `xudp`?"),
+            (r#""mux": {"concurency": 8}"#, Warning, "mux.concurency", "did you mean `concurrency`?"),
             (r#""mux": {"concurrency": 1025}"#, Error, "mux.concurrency", "1 to 1024"),
             (r#""mux": {"enabled": 1}"#, Error, "mux.enabled", "true or false"),
             (
@@ -138,6 +143,12 @@ fn vmess_settings() {
             ("null", Error, "vnext", "missing"),
             (r#"{"vnext": []}"#, Error, "vnext", "there is no server"),
             (r#"{"vnext": {"address": "a"}}"#, Error, "vnext", "a list"),
+            (
+                r#"{"packetEncoding": "xupd", "vnext": [{"address": "a", "port": 1, "users": [{"id": "$"}]}]}"#,
+                Error,
+                "packetEncoding",
+                "unknown encoding of packets; found \"xupd\"; allowed: none, packet, packetaddr, xudp; did you mean `xudp`?",
+            ),
         ],
     );
 }
@@ -192,6 +203,29 @@ fn vmess_servers() {
 }
 
 #[test]
+fn cfb_is_warned_about_where_it_is_allowed() {
+    check(
+        r#"{"vmesskit": {"allowCfb": true},
+            "outbounds": [{"protocol": "vmess", "settings": {"vnext": [{"address": "a", "port": 1, "users": [{"id": "$", *}]}]}}]}"#,
+        "outbounds[0].settings.vnext[0].users[0].",
+        &[
+            (
+                r#""security": "aes-128-cfb""#,
+                Warning,
+                "security",
+                "tampered with, and there is no TLS below it",
+            ),
+            (
+                r#""security": "aes-128-cfb", "experiments": "AuthenticatedLength""#,
+                Warning,
+                "experiments",
+                "no effect",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn vmess_users() {
     check(
         r#"{"outbounds": [{"protocol": "vmess", "settings": {"vnext": [{"address": "a", "port": 1, "users": [{*}]}]}}]}"#,
@@ -204,9 +238,9 @@ fn vmess_users() {
             (r#""id": "example""#, Warning, "id", "mapped to one (UUIDv5)"),
             (
                 r#""id": "$", "alterId": 4"#,
-                Error,
+                Warning,
                 "alterId",
-                "the legacy header (alterId above 0) is not supported by this version",
+                "the legacy header (alterId above 0) can be probed, and there is no TLS",
             ),
             (r#""id": "$", "alterId": 65536"#, Error, "alterId", "out of range"),
             (r#""id": "$", "alterId": "4""#, Error, "alterId", "wrong type"),
@@ -220,7 +254,18 @@ fn vmess_users() {
                 "allowed: auto, aes-128-gcm, chacha20-poly1305, none, zero; did you mean `aes-128-gcm`?",
             ),
             (r#""id": "$", "security": 1"#, Error, "security", "wrong type"),
-            (r#""id": "$", "security": "aes-128-cfb""#, Error, "security", "not supported by this version"),
+            (
+                r#""id": "$", "security": "AES-128-CFB""#,
+                Error,
+                "security",
+                "can be tampered with and is off; found \"AES-128-CFB\"; allowed: it, if `vmesskit.allowCfb` is true",
+            ),
+            (
+                r#""id": "$", "security": "none", "experiments": "AuthenticatedLength""#,
+                Warning,
+                "experiments",
+                "no effect",
+            ),
             (r#""id": "$", "security": "NONE""#, Warning, "security", "unprotected"),
             (r#""id": "$", "security": "zero""#, Warning, "security", "unprotected"),
             (
