@@ -5,7 +5,7 @@
 //! derivation), [`auth`] (auth ids), [`account`] and
 //! [`legacy`] (the older MD5 header), [`header`] and [`response`] (the headers' plain forms), [`envelope`]
 //! (their sealing), [`keys`] (what the header's keys become), [`chunk`] (framing and sealing of bodies),
-//! [`datagram`] (UDP on top of chunks).
+//! [`datagram`] (UDP on top of chunks), [`command`] (what a response may ask for).
 //!
 //! Source of the wire format: V2Ray's documentation and behaviour; `tests/data/vmess-vectors.json` holds
 //! known answers.
@@ -16,6 +16,7 @@ pub mod auth;
 mod cfb;
 pub mod chunk;
 pub mod client;
+pub mod command;
 pub mod datagram;
 pub mod envelope;
 pub mod fnv;
