@@ -5,7 +5,8 @@
 //! derivation), [`auth`] (auth ids), [`account`] and
 //! [`legacy`] (the older MD5 header), [`header`] and [`response`] (the headers' plain forms), [`envelope`]
 //! (their sealing), [`keys`] (what the header's keys become), [`chunk`] (framing and sealing of bodies),
-//! [`datagram`] (UDP on top of chunks), [`command`] (what a response may ask for).
+//! [`datagram`] (UDP on top of chunks), [`command`] (what a response may ask for). Who may connect at all is
+//! [`gate`]'s to say.
 //!
 //! Source of the wire format: V2Ray's documentation and behaviour; `tests/data/vmess-vectors.json` holds
 //! known answers.
@@ -20,6 +21,7 @@ pub mod command;
 pub mod datagram;
 pub mod envelope;
 pub mod fnv;
+pub mod gate;
 pub mod header;
 pub mod id;
 pub mod kdf;

@@ -1,0 +1,217 @@
+//! The gate: what stands between a listener and its users, and tells friend from stranger.
+//!
+//! A [`Gate`] is made once for an inbound and shared by all of its connections, on every thread: the users,
+//! the table of legacy signatures, and the memory of what was seen. An [`Acceptor`] reads one connection's
+//! header at it. Nothing here reads or writes a socket, and nothing waits: what to do with a stranger is the
+//! caller's part.
+//!
+//! What is refused before it authenticates costs the same, whatever the reason: see [`acceptor`]. The user who
+//! was matched last is tried first. That is no oracle: a stranger costs a try of every key in any case, and
+//! who is a user learns from the microseconds of an own accept whether the user before was another, which
+//! other users' traffic says louder.
+
+pub mod acceptor;
+mod replay;
+mod sessions;
+mod tags;
+#[cfg(test)]
+mod testing;
+mod users;
+
+pub use acceptor::{Accepted, Acceptor, Refusal, Step};
+pub use tags::LEGACY_TOLERANCE;
+pub use users::{TooManyTags, User, Users, legacy_tags_needed};
+
+use super::Id;
+use super::auth::{AuthId, CLOCK_TOLERANCE};
+use super::id::CmdKey;
+use crate::entropy::Entropy;
+use replay::REMEMBERED;
+use sessions::History;
+use std::fmt;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tags::{Signer, Tags};
+use users::Found;
+
+/// How far a drain may end before the handshake's time is up, in milliseconds.
+const DRAIN_MILLIS: u32 = 10_000;
+
+/// How old, at a gate's start, what a legacy client signs may be: V2Ray's clients draw 30 seconds.
+const LEGACY_DRAW: i64 = 30;
+
+/// How much a gate may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GateLimits {
+    /// Auth ids, sessions and tampered signatures that are remembered: so many of each, 17 to 35 bytes each.
+    /// With one more, connections are refused until the oldest have had their 300 to 400 seconds.
+    pub replay_entries: usize,
+    /// The same for one user: how many connections one may make in 300 to 400 seconds.
+    pub replay_per_user: usize,
+    /// Tags in the table of legacy signatures, 12.8 bytes each. Users who need more are not served under
+    /// legacy headers: hold [`Users::check_legacy_tags`] against it first.
+    pub legacy_tags: usize,
+}
+
+impl Default for GateLimits {
+    fn default() -> Self {
+        Self { replay_entries: 1 << 20, replay_per_user: 1 << 18, legacy_tags: 2_000_000 }
+    }
+}
+
+/// What stands between a listener and its users.
+pub struct Gate {
+    roster: RwLock<Arc<Roster>>,
+    /// Held by whoever swaps the roster.
+    swapping: Mutex<()>,
+    history: History,
+    limits: GateLimits,
+    /// Auth ids from before this are refused, in unix seconds: the memory began then.
+    started: AtomicI64,
+    /// The latest time that any accept was made at.
+    latest: AtomicI64,
+    /// The user who was matched last.
+    hint: AtomicUsize,
+    /// Stands in for the key of a user who was not found.
+    stranger: CmdKey,
+    drain_millis: u64,
+}
+
+/// The users and what is made of them; swapped whole.
+#[derive(Debug)]
+struct Roster {
+    users: Arc<Users>,
+    tags: Option<Arc<Tags>>,
+}
+
+impl Roster {
+    /// Takes over another roster's table if it serves the same users with alter ids.
+    fn new(users: Users, before: Option<&Arc<Tags>>, limit: usize, now: i64) -> Self {
+        let kept = before.filter(|tags| tags.serves(&users)).cloned();
+        let tags = kept.or_else(|| Tags::new(&users, limit, now).map(Arc::new));
+        Self { users: Arc::new(users), tags }
+    }
+
+    /// Does what a look-up left out that found its user after `tried` keys, for the time that it takes.
+    fn spend_rest(&self, auth_id: &AuthId, tried: usize, now: i64) {
+        self.users.try_rest(auth_id, tried);
+        black_box(self.tags.as_ref().and_then(|tags| tags.find(auth_id, now)));
+    }
+}
+
+impl Gate {
+    /// Makes a gate that remembers nothing: auth ids from before `started_unix_secs` are refused, since they may
+    /// have been used with the gate before it.
+    ///
+    /// Takes 2 µs a user, and 0.3 µs for each of [`Users::legacy_tags_needed`] tags: with thousands of alter ids
+    /// not on a thread that serves.
+    pub fn new(users: Users, limits: GateLimits, started_unix_secs: i64, entropy: &mut dyn Entropy) -> Self {
+        let mut stranger = [0; 16];
+        entropy.fill(&mut stranger);
+        Self {
+            roster: RwLock::new(Arc::new(Roster::new(users, None, limits.legacy_tags, started_unix_secs))),
+            swapping: Mutex::new(()),
+            history: History::new(limits.replay_entries, limits.replay_per_user, started_unix_secs, entropy),
+            limits,
+            started: AtomicI64::new(started_unix_secs),
+            latest: AtomicI64::new(started_unix_secs),
+            hint: AtomicUsize::new(0),
+            stranger: CmdKey::from_bytes(stranger),
+            drain_millis: u64::from(entropy.below(DRAIN_MILLIS)),
+        }
+    }
+
+    /// The users as they are now.
+    pub fn users(&self) -> Arc<Users> {
+        Arc::clone(&self.roster().users)
+    }
+
+    /// Swaps the users. What is remembered of those who stay, stays; headers that are being read are held
+    /// against the new users when they are whole.
+    ///
+    /// Takes what [`Gate::new`] takes; the table of legacy signatures is made anew only if the users with alter
+    /// ids are others than before. Connections go on meanwhile.
+    pub fn set_users(&self, users: Users) {
+        let _one_at_a_time = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.roster();
+        let table = before.tags.as_ref();
+        let now = table.map_or_else(|| self.latest.load(Ordering::Relaxed), |tags| tags.advanced_at());
+        let after = Arc::new(Roster::new(users, table, self.limits.legacy_tags, now));
+        *self.roster.write().unwrap_or_else(PoisonError::into_inner) = after;
+    }
+
+    /// Brings the table of legacy signatures to `unix_secs`. Cheap when nothing is due; else 0.3 µs for each id
+    /// and second that is new, and the whole table after a leap of the clock. Nobody who looks something up
+    /// waits for it.
+    pub fn advance(&self, unix_secs: i64) {
+        if let Some(tags) = &self.roster().tags {
+            tags.advance_if_due(unix_secs);
+        }
+    }
+
+    /// When [`Gate::advance`] is due next, in unix seconds; `None` without users who have alter ids.
+    pub fn next_advance(&self) -> Option<i64> {
+        self.roster().tags.as_ref().map(|tags| tags.next_advance())
+    }
+
+    /// This gate's secret of 0 to 10 seconds: by how much the drain of the refused ends before the handshake's
+    /// time is up.
+    pub fn drain_secret_millis(&self) -> u64 {
+        self.drain_millis
+    }
+
+    fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whose auth id this is, if it may be used now.
+    fn find(&self, roster: &Roster, auth_id: &AuthId, now: i64) -> Option<Found> {
+        let oldest = self.oldest(now);
+        let found = roster.users.find(auth_id, now, self.hint.load(Ordering::Relaxed))?;
+        if found.sent < oldest {
+            return None;
+        }
+        self.hint.store(found.index, Ordering::Relaxed);
+        Some(found)
+    }
+
+    /// Whose legacy signature this is, if it may be used now.
+    fn find_legacy<'a>(&self, roster: &'a Roster, auth: &[u8; 16], now: i64) -> Option<Signer<'a>> {
+        let signer = roster.tags.as_ref()?.find(auth, now)?;
+        let early = signer.sent < self.oldest(now).saturating_sub(LEGACY_DRAW);
+        (!early && !self.history.is_tainted(signer.id, auth)).then_some(signer)
+    }
+
+    /// The time before which auth ids are refused, because they may have been seen and forgotten: before the
+    /// start, or before a clock was set back. Usually well outside the window of [`CLOCK_TOLERANCE`].
+    fn oldest(&self, now: i64) -> i64 {
+        let tolerance = CLOCK_TOLERANCE.cast_signed();
+        let latest = self.latest.fetch_max(now, Ordering::Relaxed).max(now);
+        let oldest = self.started.load(Ordering::Relaxed).max(latest.saturating_sub(REMEMBERED - tolerance));
+        if now.saturating_add(tolerance) >= oldest {
+            return oldest;
+        }
+        // So far back that nobody would get in: the clock was wrong before. The memory begins anew.
+        self.started.store(now, Ordering::Relaxed);
+        self.latest.store(now, Ordering::Relaxed);
+        now
+    }
+
+    /// Where this user is now, after the users may have been swapped.
+    fn position(&self, roster: &Roster, index: usize) -> Option<(Arc<Users>, usize)> {
+        let now = self.roster();
+        if Arc::ptr_eq(&now.users, &roster.users) {
+            return Some((Arc::clone(&now.users), index));
+        }
+        let id: &Id = &roster.users.get(index)?.id;
+        let index = now.users.position(id)?;
+        Some((Arc::clone(&now.users), index))
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("users", &self.users().len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,201 @@
+//! The users, and finding the one who made an auth id.
+
+use super::tags::SECONDS;
+use crate::vmess::Id;
+use crate::vmess::auth::{AuthId, AuthOpener, within_tolerance};
+use crate::vmess::id::CmdKey;
+use std::hint::black_box;
+use std::sync::Arc;
+
+/// A user as the config or the interface gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The id.
+    pub id: Id,
+    /// How many alter ids the user has. With none, only AEAD headers are taken.
+    pub alter_id: u16,
+    /// The policy level.
+    pub level: u32,
+    /// The name in counters and rules; may be empty.
+    pub email: Arc<str>,
+    /// Leaves out the terminating chunk of this user's downlinks.
+    pub no_termination_signal: bool,
+}
+
+impl User {
+    /// How many ids this user's legacy headers may be signed with: the own one and the alter ids, or none.
+    pub fn legacy_ids(&self) -> usize {
+        match self.alter_id {
+            0 => 0,
+            count => usize::from(count) + 1,
+        }
+    }
+}
+
+/// Legacy ids would need more tags than the limit allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the users' alter ids need {needed} legacy tags, {limit} are allowed")]
+pub struct TooManyTags {
+    /// How many tags they need.
+    pub needed: usize,
+    /// How many are allowed.
+    pub limit: usize,
+}
+
+/// All users of one gate: an immutable snapshot, swapped whole when users come or go.
+///
+/// A user takes 176 bytes of round keys, 16 of command key and 56 for [`User`], plus the e-mail's text. The
+/// round keys lie in one piece, in the order of the users: a stranger costs one pass over them.
+#[derive(Debug, Default)]
+pub struct Users {
+    users: Box<[User]>,
+    cmd_keys: Box<[CmdKey]>,
+    openers: Box<[AuthOpener]>,
+}
+
+/// What a user costs, of the 250 bytes that the documentation says.
+const _: () = assert!(size_of::<AuthOpener>() + size_of::<CmdKey>() + size_of::<User>() <= 250);
+
+impl Users {
+    /// Prepares the keys of `users`: some 2 µs each. Users may share an id; the first one is found then.
+    pub fn new(users: Vec<User>) -> Self {
+        let cmd_keys: Box<[CmdKey]> = users.iter().map(|user| user.id.cmd_key()).collect();
+        let openers = cmd_keys.iter().map(AuthOpener::new).collect();
+        Self { users: users.into(), cmd_keys, openers }
+    }
+
+    /// The user at `index`.
+    pub fn get(&self, index: usize) -> Option<&User> {
+        self.users.get(index)
+    }
+
+    /// Every user, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, User> {
+        self.users.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// How many tags the legacy table needs for these users: every id, main and alter, of those with alter
+    /// ids, in each of [`SECONDS`] seconds.
+    pub fn legacy_tags_needed(&self) -> usize {
+        legacy_tags_needed(self.users.iter().map(|user| user.alter_id))
+    }
+
+    /// Holds [`Users::legacy_tags_needed`] against a limit.
+    ///
+    /// # Errors
+    /// [`TooManyTags`].
+    pub fn check_legacy_tags(&self, limit: usize) -> Result<(), TooManyTags> {
+        match self.legacy_tags_needed() {
+            needed if needed > limit => Err(TooManyTags { needed, limit }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn cmd_key(&self, index: usize) -> Option<&CmdKey> {
+        self.cmd_keys.get(index)
+    }
+
+    /// The position of the first user with this id.
+    pub(super) fn position(&self, id: &Id) -> Option<usize> {
+        self.users.iter().position(|user| user.id == *id)
+    }
+
+    /// Finds the user who made `auth_id` at a time that is acceptable `now`, trying the one at `hint` first.
+    ///
+    /// Whoever made it too early or too late is not found. A miss tries every key, and the one at `hint`
+    /// twice, whatever `auth_id` is.
+    pub(super) fn find(&self, auth_id: &AuthId, now: i64, hint: usize) -> Option<Found> {
+        let made = |opener: &AuthOpener| opener.open_within(auth_id, |sent| within_tolerance(sent, now));
+        if let Some(sent) = self.openers.get(hint).and_then(made) {
+            return Some(Found { index: hint, sent, tried: 1 });
+        }
+        let mut all = self.openers.iter().enumerate();
+        all.find_map(|(index, opener)| Some(Found { index, sent: made(opener)?, tried: index + 2 }))
+    }
+
+    /// Tries as many keys as [`Users::find`] left out after `tried` of them, for the time that it takes.
+    pub(super) fn try_rest(&self, auth_id: &AuthId, tried: usize) {
+        for opener in self.openers.iter().skip(tried.saturating_sub(1)) {
+            black_box(opener.open_within(auth_id, |_| false));
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Users {
+    type Item = &'a User;
+    type IntoIter = std::slice::Iter<'a, User>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Who made an auth id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The user.
+    pub(super) index: usize,
+    /// When, by the user's clock, in unix seconds.
+    pub(super) sent: i64,
+    /// How many keys were tried, the one of the hint included.
+    pub(super) tried: usize,
+}
+
+/// How many tags users with these numbers of alter ids need: what [`Users::legacy_tags_needed`] says, before
+/// there are [`Users`].
+pub fn legacy_tags_needed(alter_ids: impl IntoIterator<Item = u16>) -> usize {
+    let with = alter_ids.into_iter().filter(|&count| count > 0);
+    with.fold(0, |sum: usize, count| sum.saturating_add((usize::from(count) + 1) * SECONDS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmess::auth::AuthCipher;
+    use crate::vmess::gate::testing::{NOW, user};
+
+    #[test]
+    fn every_user_is_found_whatever_the_hint() {
+        let users = Users::new((0..20).map(|n| user(n, 0)).collect());
+        for index in 0..20 {
+            let auth_id = AuthCipher::new(&users.cmd_keys[index]).seal(NOW, [1, 2, 3, 4]);
+            for hint in 0..25 {
+                let found = users.find(&auth_id, NOW, hint).expect("a user's");
+                assert_eq!((found.index, found.sent), (index, NOW), "hint {hint}");
+                assert_eq!(found.tried, if hint == index { 1 } else { index + 2 });
+            }
+            assert_eq!(users.find(&auth_id, NOW + 120, 0).map(|found| found.index), Some(index));
+            assert_eq!(users.find(&auth_id, NOW - 120, 0).map(|found| found.index), Some(index));
+            assert_eq!(users.find(&auth_id, NOW + 121, 0), None);
+            assert_eq!(users.find(&auth_id, NOW - 121, 0), None);
+        }
+    }
+
+    #[test]
+    fn of_users_who_share_an_id_the_first_is_found() {
+        let users = Users::new(vec![user(1, 0), user(2, 0), user(1, 4)]);
+        let auth_id = AuthCipher::new(&users.cmd_keys[2]).seal(NOW, [0; 4]);
+        assert_eq!(users.find(&auth_id, NOW, 1).map(|found| found.index), Some(0));
+    }
+
+    #[test]
+    fn tags_are_counted_before_they_are_made() {
+        let users = Users::new(vec![user(1, 0), user(2, 1), user(3, u16::MAX)]);
+        assert_eq!(users.legacy_tags_needed(), (2 + 65_536) * SECONDS);
+        let needed = users.legacy_tags_needed();
+        assert_eq!(users.check_legacy_tags(needed), Ok(()));
+        assert_eq!(users.check_legacy_tags(needed - 1), Err(TooManyTags { needed, limit: needed - 1 }));
+        // What the default limit of two million is good for.
+        assert_eq!(2_000_000 / SECONDS, 7299);
+    }
+}
