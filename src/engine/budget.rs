@@ -9,6 +9,11 @@ const LEAST: u64 = 4 << 20;
 /// The limit when neither the options nor the config sets one.
 const DEFAULT: u64 = if cfg!(target_os = "ios") { 32 << 20 } else { 64 << 20 };
 
+/// Descriptors kept for everything that is not an accepted connection.
+const RESERVED_DESCRIPTORS: u64 = 64;
+/// Descriptors that an accepted connection takes: the client's and the outbound's.
+const DESCRIPTORS_EACH: u64 = 2;
+
 /// The limits of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Budget {
@@ -37,6 +42,13 @@ impl Budget {
         };
         Ok(Self { pool_bytes: usize::try_from(limit / 2).unwrap_or(usize::MAX) })
     }
+}
+
+/// How many accepted connections the process's limit of descriptors leaves room for.
+pub(crate) fn connection_limit() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let room = limit.saturating_sub(RESERVED_DESCRIPTORS) / DESCRIPTORS_EACH;
+    usize::try_from(room).unwrap_or(usize::MAX).clamp(16, 1 << 20)
 }
 
 fn too_small(kind: ErrorKind, name: &str) -> Error {

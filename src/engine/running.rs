@@ -1,7 +1,8 @@
 //! The inbounds that run, and what a reload does to them.
 
 use super::api::{ReloadReport, TunHandle, TunSettings};
-use super::inbound::socks::{self, Listening};
+use super::inbound::listener::Listening;
+use super::inbound::socks;
 use super::inbound::tun::{DEFAULT_MTU, Tun};
 use super::shard::{Live, Shard};
 use crate::addr::Cidr;

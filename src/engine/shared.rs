@@ -1,6 +1,7 @@
 //! The side of an instance that every thread sees.
 
 use super::api::{Event, LogLine, State, Status};
+use super::budget;
 use super::clock::Clock;
 use super::events::EventQueue;
 use super::host::HostQueue;
@@ -12,6 +13,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use tokio::sync::Semaphore;
 
 /// The longest text of a log line, in bytes.
 const LINE: usize = 500;
@@ -24,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     /// What waits for the host thread; the wakers of the host's futures among it.
     pub(crate) host: Arc<HostQueue>,
+    /// What is left of the connections that the process's descriptors allow to be accepted, on all listeners together.
+    pub(crate) slots: Arc<Semaphore>,
     board: Mutex<Board>,
     log_level: AtomicU8,
     waiters: AtomicU64,
@@ -47,6 +51,7 @@ impl Shared {
             stats: Counters::default(),
             clock,
             host: Arc::default(),
+            slots: Arc::new(Semaphore::new(budget::connection_limit())),
             board: Mutex::new(board),
             log_level: AtomicU8::new(log_level as u8),
             waiters: AtomicU64::new(0),

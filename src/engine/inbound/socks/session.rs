@@ -39,7 +39,6 @@ enum Failure {
 
 /// Serves a client until its connection is over.
 pub(super) async fn serve(server: Rc<Server>, stream: TcpStream, source: SocketAddr) {
-    let source = SocketAddr::new(source.ip().to_canonical(), source.port());
     let failure = match timeout(server.patience(), greet(&server, &stream)).await {
         Ok(Ok((Request::Connect(target), early))) => {
             // A slow handshake must not use up the time that the first payload has to catch the protocol's header.

@@ -3,10 +3,11 @@
 use super::wire::Reply;
 use super::*;
 use crate::config::InboundProtocol;
+use crate::error::ErrorKind;
 use crate::transport::testing::shard;
 use std::cell::RefCell;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
