@@ -5,7 +5,8 @@
 //! response header comes alone, as soon as its target is connected, where others send it with the first payload. So the
 //! FIN waits until the server has shown which kind it is, and on this kind for the end of the downlink.
 
-use super::downlink::Opening;
+use super::opening::Opening;
+use crate::vmess::client::Downlink;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Context;
@@ -50,7 +51,7 @@ impl Closing {
 
     /// Whether the carrier is to be closed now; registers the task to be woken when time alone makes it so. `moved`:
     /// payload has come since the last call.
-    pub(super) fn is_due(&mut self, cx: &mut Context<'_>, opening: &Opening, moved: bool) -> bool {
+    pub(super) fn is_due(&mut self, cx: &mut Context<'_>, opening: &Opening<Downlink>, moved: bool) -> bool {
         if let Self::Held { timer, unreplied, alone, moved: moved_since } = self {
             *moved_since |= moved;
             if opening.answered_alone() && !*alone {

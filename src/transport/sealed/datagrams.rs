@@ -1,11 +1,14 @@
-//! A UDP flow through a VMess server: one chunk a datagram, both ways.
+//! A UDP flow on a VMess connection: one chunk a datagram, both ways.
 
 use super::super::{Carrier, Datagram, Datagrams, StreamError};
-use super::{Sealed, Sealing, Witness};
+use super::client::Sealed;
+use super::server::Served;
+use super::{Cut, End, Witness};
 use crate::addr::Target;
+use crate::buffer::Buffer;
 use crate::engine::Shard;
 use crate::vmess::client::Connection;
-use crate::vmess::datagram;
+use crate::vmess::{datagram, server};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -19,9 +22,14 @@ const MAX_WAITING: usize = 64;
 /// How long a datagram waits for one.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
-/// A UDP flow through a VMess server, bound to one target.
-pub(crate) struct SealedDatagrams<C> {
-    sealed: Sealed<C>,
+/// A UDP flow through a VMess server.
+pub(crate) type SealedDatagrams<C> = Packets<Sealed<C>>;
+/// A UDP flow of a VMess client. What it receives is the client's, and its remote is always the flow's target.
+pub(crate) type ServerDatagrams<C> = Packets<Served<C>>;
+
+/// A UDP flow on one end of a VMess connection, bound to one target.
+pub(crate) struct Packets<E> {
+    end: E,
     target: Target,
     /// When each waiting datagram was queued, oldest first.
     queued: VecDeque<Instant>,
@@ -36,44 +44,68 @@ impl<C: Carrier> SealedDatagrams<C> {
         witness: Rc<dyn Witness>,
         target: Target,
     ) -> Self {
-        let sealed = Sealed::new(carrier, shard, connection, witness, Sealing::datagrams, false);
-        Self { sealed, target, queued: VecDeque::new() }
-    }
-
-    fn drop_oldest(&mut self) {
-        self.queued.pop_front();
-        if self.sealed.sealing.drop_oldest() {
-            self.sealed.shard.shared.stats.dropped.fetch_add(1, Relaxed);
-        }
+        let end = Sealed::new(carrier, shard, connection, witness, Cut::Datagram);
+        Self { end, target, queued: VecDeque::new() }
     }
 }
 
-impl<C: Carrier> Datagrams for SealedDatagrams<C> {
+impl<C: Carrier> ServerDatagrams<C> {
+    /// Joins a carrier and the connection that its client asked for, whose command is UDP to `target`; `early` is what was
+    /// read behind the request header, in a buffer that nobody else refers to.
+    pub(crate) fn new_server(
+        carrier: C,
+        shard: Rc<Shard>,
+        connection: server::Connection,
+        early: Buffer,
+        target: Target,
+    ) -> Self {
+        let end = Served::new(carrier, shard, connection, early, Cut::Datagram);
+        Self { end, target, queued: VecDeque::new() }
+    }
+}
+
+impl<E: End> Packets<E> {
+    fn drop_oldest(&mut self) {
+        self.queued.pop_front();
+        if self.end.core_mut().sealing.drop_oldest() {
+            self.count_dropped();
+        }
+    }
+
+    fn count_dropped(&self) {
+        self.end.core().shard.shared.stats.dropped.fetch_add(1, Relaxed);
+    }
+}
+
+impl<E: End> Datagrams for Packets<E> {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Datagram>, StreamError>> {
-        let data = ready!(self.sealed.poll_recv(cx))?;
+        let data = ready!(self.end.poll_recv(cx))?;
         Poll::Ready(Ok(data.map(|data| Datagram { data, remote: self.target.clone() })))
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        if self.sealed.sealing.waiting() > 0 || self.sealed.sealing.is_blocked() {
+        let sealing = &self.end.core().sealing;
+        if sealing.waiting() > 0 || sealing.is_blocked() {
             return self.poll_flush(cx);
         }
-        Poll::Ready(self.sealed.check())
+        Poll::Ready(self.end.core().check())
     }
 
     fn send(&mut self, datagram: Datagram) -> Result<(), StreamError> {
-        self.sealed.check()?;
+        self.end.core().check()?;
         let len = datagram.data.len();
         let bound_elsewhere = datagram.remote != self.target;
-        if bound_elsewhere || !datagram::fits(len) || len > self.sealed.sealing.limit() {
-            self.sealed.shard.shared.stats.dropped.fetch_add(u64::from(len > 0), Relaxed);
+        if bound_elsewhere || !datagram::fits(len) || len > self.end.core().sealing.limit() {
+            if len > 0 {
+                self.count_dropped();
+            }
             return Ok(());
         }
         if self.queued.len() >= MAX_WAITING {
             self.drop_oldest();
         }
         self.queued.push_back(Instant::now());
-        self.sealed.sealing.queue(datagram.data);
+        self.end.core_mut().sealing.queue(datagram.data);
         Ok(())
     }
 
@@ -82,13 +114,13 @@ impl<C: Carrier> Datagrams for SealedDatagrams<C> {
         while self.queued.front().is_some_and(|queued| now - *queued >= MAX_WAIT) {
             self.drop_oldest();
         }
-        let result = self.sealed.poll_flush(cx);
-        let sealed = self.queued.len().saturating_sub(self.sealed.sealing.waiting());
+        let result = self.end.poll_flush(cx);
+        let sealed = self.queued.len().saturating_sub(self.end.core().sealing.waiting());
         self.queued.drain(..sealed);
         result
     }
 
     fn local_ip(&self) -> Option<IpAddr> {
-        self.sealed.carrier.local_ip()
+        self.end.core().carrier.local_ip()
     }
 }

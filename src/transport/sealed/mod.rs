@@ -1,131 +1,75 @@
 //! The one adapter that turns a carrier and the two halves of a VMess connection into payload.
 //!
-//! Up, payload is sealed where it lies and leaves together with the request header ([`uplink`]); down, records are opened
-//! where they were read and travel on as ranges of that memory ([`downlink`]). Our end goes out as a terminating chunk at
-//! once, as the carrier's own when the server bears that ([`closing`]). [`SealedStream`] is a TCP flow,
-//! [`SealedDatagrams`] a UDP flow of one chunk a datagram. An idle one holds no buffer.
+//! One way, payload is sealed where it lies and leaves together with the header that our end has to send ([`sealing`]); the
+//! other way, records are opened where they were read and travel on as ranges of that memory ([`opening`]). What is a
+//! client's alone is in [`client`], what is a server's in [`server`]. Our payload's end goes out as a terminating chunk at
+//! once; the carrier's own end follows when the other end bears that ([`closing`]). [`SealedStream`] and [`ServerStream`]
+//! are TCP flows, [`SealedDatagrams`] and [`ServerDatagrams`] UDP flows of one chunk a datagram. An idle one holds no
+//! buffer.
 
+mod client;
 mod closing;
 mod datagrams;
-mod downlink;
-mod uplink;
+mod opening;
+mod sealing;
+mod server;
 
-pub(crate) use datagrams::SealedDatagrams;
+pub(crate) use client::{SealedStream, Witness};
+pub(crate) use datagrams::{SealedDatagrams, ServerDatagrams};
+pub(crate) use server::ServerStream;
 
-use super::{Carrier, Stream, StreamError};
+use super::{Carrier, StreamError};
 use crate::buffer::Buffer;
 use crate::engine::Shard;
-use crate::vmess::client::Connection;
-use closing::Closing;
-use downlink::Opening;
-use std::net::IpAddr;
+use crate::vmess::chunk::Sealer;
+use opening::{Open, Opening};
+use sealing::Sealing;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use uplink::Sealing;
 
-/// Who is told what a server's behaviour proves, and remembers it for the server's later flows.
-pub(crate) trait Witness {
-    /// A valid response header has come.
-    fn answered(&self);
-
-    /// The carrier closed before a valid response header.
-    fn rejected(&self);
-
-    /// The carrier of a flow that had been answered died because nothing comes back from the server any more.
-    fn lost(&self);
-
-    /// The server has sent a terminating chunk on a TCP stream.
-    fn terminated(&self);
-
-    /// Whether it ever has: such a server sends one on every stream that ends properly, others never do.
-    fn terminates(&self) -> bool;
+/// What a record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Some of a stream, cut and merged as it suits.
+    Stream,
+    /// One datagram.
+    Datagram,
 }
 
-/// What both kinds of flow share: the carrier, its two directions, and how it ended.
-struct Sealed<C> {
+/// What both ends share: the carrier, its two directions, and how it ended.
+pub(crate) struct Core<C, O> {
     carrier: C,
     shard: Rc<Shard>,
-    witness: Rc<dyn Witness>,
     sealing: Sealing,
-    opening: Opening,
-    closing: Closing,
-    /// Whether no payload has come since the last of ours.
-    unreplied: bool,
-    answered: bool,
+    opening: Opening<O>,
     failure: Option<StreamError>,
 }
 
-impl<C: Carrier> Sealed<C> {
-    fn new(
-        carrier: C,
-        shard: Rc<Shard>,
-        connection: Connection,
-        witness: Rc<dyn Witness>,
-        sealing: fn(Vec<u8>, crate::vmess::client::Uplink) -> Sealing,
-        merge: bool,
-    ) -> Self {
-        Self {
-            carrier,
-            shard,
-            witness,
-            sealing: sealing(connection.header, connection.uplink),
-            opening: Opening::new(connection.downlink, merge),
-            closing: Closing::Open,
-            unreplied: true,
-            answered: false,
-            failure: None,
-        }
+impl<C: Carrier, O: Open> Core<C, O> {
+    fn new(carrier: C, shard: Rc<Shard>, header: Vec<u8>, sealer: Sealer, opener: O, cut: Cut) -> Self {
+        let sealing = match cut {
+            Cut::Stream => Sealing::stream(header, sealer),
+            Cut::Datagram => Sealing::datagrams(header, sealer),
+        };
+        let opening = Opening::new(opener, cut == Cut::Stream);
+        Self { carrier, shard, sealing, opening, failure: None }
     }
 
-    /// The next piece of payload, `None` at the proper end.
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Buffer>, StreamError>> {
-        self.check()?;
-        let result = self.opening.poll_next(cx, &mut self.carrier, &self.shard.pool);
-        if !self.answered && self.opening.answered() {
-            self.answered = true;
-            self.witness.answered();
-        }
-        let moved = matches!(result, Poll::Ready(Ok(Some(_))));
-        self.unreplied &= !moved;
-        self.close_carrier(cx, moved);
-        Poll::Ready(ready!(result).map_err(|error| self.fail(error)))
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Buffer>, StreamError>> {
+        self.opening.poll_next(cx, &mut self.carrier, &self.shard.pool)
     }
 
-    /// Seals what is queued and writes it, the request header before it.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.check()?;
-        let result = ready!(self.sealing.poll_flush(cx, &mut self.carrier, &self.shard));
-        Poll::Ready(result.map_err(|error| self.fail(error)))
+        self.sealing.poll_flush(cx, &mut self.carrier, &self.shard)
     }
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.check()?;
-        let busy = |sealing: &Sealing, shard: &Shard| sealing.is_busy(&shard.pool);
-        if busy(&self.sealing, &self.shard)
-            && self.poll_flush(cx)?.is_pending()
-            && busy(&self.sealing, &self.shard)
-        {
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
-    }
-
+    /// Writes everything and the terminating chunk.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.check()?;
-        let result = ready!(self.sealing.poll_finish(cx, &mut self.carrier, &self.shard));
-        if result.is_ok() {
-            self.closing.begin(self.unreplied);
-            self.close_carrier(cx, false);
-        }
-        Poll::Ready(result.map_err(|error| self.fail(error)))
+        self.sealing.poll_finish(cx, &mut self.carrier, &self.shard)
     }
 
-    /// Ends the carrier's direction when that is due. `moved`: payload has just come.
-    fn close_carrier(&mut self, cx: &mut Context<'_>, moved: bool) {
-        // A carrier that is past closing says so when it is read.
-        if self.closing.is_due(cx, &self.opening, moved) && self.carrier.poll_close(cx).is_ready() {
-            self.closing = Closing::Closed;
-        }
+    fn is_busy(&self) -> bool {
+        self.sealing.is_busy(&self.shard.pool)
     }
 
     fn abort(&mut self) {
@@ -135,32 +79,11 @@ impl<C: Carrier> Sealed<C> {
         self.carrier.abort();
     }
 
-    /// Judges the end of a stream: without the terminating chunk of a server that sends them it was cut between two
-    /// records.
-    fn check_terminator(&mut self) -> Result<(), StreamError> {
-        if self.opening.is_terminated() {
-            self.witness.terminated();
-        } else if self.opening.lacks_terminator() && self.witness.terminates() {
-            return Err(self.fail(StreamError::Truncated));
-        }
-        Ok(())
-    }
-
     fn check(&self) -> Result<(), StreamError> {
         self.failure.clone().map_or(Ok(()), Err)
     }
 
-    /// Remembers how the flow failed. Whatever closes the carrier before the server has proved itself is a rejection: a
-    /// server that does not know us reads on for a while and then closes, which is a reset when bytes were left unread.
     fn fail(&mut self, error: StreamError) -> StreamError {
-        let closed = matches!(error, StreamError::Reset | StreamError::Truncated | StreamError::Rejected);
-        let error = if closed && !self.answered { StreamError::Rejected } else { error };
-        if error == StreamError::Rejected {
-            self.witness.rejected();
-        }
-        if self.answered && is_silence(&error) {
-            self.witness.lost();
-        }
         self.sealing.clear();
         self.opening.clear();
         self.failure = Some(error.clone());
@@ -168,79 +91,47 @@ impl<C: Carrier> Sealed<C> {
     }
 }
 
-/// Whether a carrier died of a server that cannot be heard of: what was sent stayed unacknowledged, or a router on the way
-/// said so.
-const fn is_silence(error: &StreamError) -> bool {
-    use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable};
-    matches!(error, StreamError::Timeout(_) | StreamError::Io(HostUnreachable | NetworkUnreachable))
-}
+/// One end of a connection.
+pub(crate) trait End {
+    /// What carries it.
+    type Carrier: Carrier;
+    /// What opens the other end's bytes.
+    type Opener: Open;
 
-/// A TCP flow through a VMess server.
-pub(crate) struct SealedStream<C>(Sealed<C>);
+    /// What both ends share.
+    fn core(&self) -> &Core<Self::Carrier, Self::Opener>;
 
-impl<C: Carrier> SealedStream<C> {
-    /// Joins a connected carrier and a new VMess connection. Nothing is sent before the first payload or flush.
-    pub(crate) fn new(
-        carrier: C,
-        shard: Rc<Shard>,
-        connection: Connection,
-        witness: Rc<dyn Witness>,
-    ) -> Self {
-        Self(Sealed::new(carrier, shard, connection, witness, Sealing::stream, true))
-    }
-}
+    /// What both ends share, to be changed.
+    fn core_mut(&mut self) -> &mut Core<Self::Carrier, Self::Opener>;
 
-impl<C: Carrier> Stream for SealedStream<C> {
-    fn poll_recv(&mut self, cx: &mut Context<'_>, _max: usize) -> Poll<Result<Option<Buffer>, StreamError>> {
-        let received = ready!(self.0.poll_recv(cx))?;
-        if received.is_none() {
-            self.0.check_terminator()?;
-        }
-        Poll::Ready(Ok(received))
+    /// The next piece of payload, `None` at the proper end.
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Buffer>, StreamError>> {
+        self.core().check()?;
+        let result = ready!(self.core_mut().poll_next(cx));
+        Poll::Ready(result.map_err(|error| self.fail(error)))
     }
 
-    fn pass_turn(&mut self) {
-        self.0.opening.pass_turn();
+    /// Remembers how the connection failed.
+    fn fail(&mut self, error: StreamError) -> StreamError {
+        self.core_mut().fail(error)
     }
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn send(&mut self, data: Buffer) -> Result<(), StreamError> {
-        self.0.check()?;
-        self.0.unreplied = true;
-        self.0.sealing.queue(data);
-        Ok(())
-    }
-
-    fn send_limit(&self) -> usize {
-        self.0.sealing.limit()
-    }
-
+    /// Seals what is queued and writes it, the header before it.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.0.poll_flush(cx)
+        self.core().check()?;
+        let result = ready!(self.core_mut().poll_flush(cx));
+        Poll::Ready(result.map_err(|error| self.fail(error)))
     }
 
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.0.poll_finish(cx)
-    }
-
-    fn abort(&mut self) {
-        self.0.abort();
-    }
-
-    fn answered(&self) -> bool {
-        self.0.answered
-    }
-
-    fn local_ip(&self) -> Option<IpAddr> {
-        self.0.carrier.local_ip()
+    /// Waits until more can be queued.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.core().check()?;
+        if self.core().is_busy() && self.poll_flush(cx)?.is_pending() && self.core().is_busy() {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 }
-
-// An idle flow is to cost 5 KiB in all; the keys and size masks of both directions are most of this.
-const _: () = assert!(size_of::<SealedStream<super::tcp::TcpCarrier>>() <= 2304);
 
 #[cfg(test)]
 mod tests;

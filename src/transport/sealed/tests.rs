@@ -3,7 +3,7 @@
 use super::*;
 use crate::buffer::Class;
 use crate::transport::testing::{Script, ScriptCarrier, Server, noop_context, request, shard};
-use crate::transport::{Datagram, Datagrams};
+use crate::transport::{Datagram, Datagrams, Stream};
 use crate::vmess::{Command, Security};
 use std::cell::{Cell, RefCell};
 use std::io;

@@ -1,10 +1,10 @@
-//! The way down: wire bytes read into a large buffer, records opened where they lie, payload out as ranges of it.
+//! The receiving direction: wire bytes read into a large buffer, records opened where they lie, payload out as ranges of it.
 
 use super::super::Carrier;
 use super::super::queue::{affordable, class_for};
 use super::super::stream::StreamError;
 use crate::buffer::{Buffer, Class, Pool, Turn};
-use crate::vmess::chunk::{OpenError, Opened};
+use crate::vmess::chunk::{OpenError, Opened, Opener};
 use crate::vmess::client::Downlink;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,9 +17,47 @@ const SPARSE: usize = 4;
 /// Spans that an idle stream keeps room for.
 const KEPT_SPANS: usize = 8;
 
+/// What opens the wire bytes of one end: chunks, and for a client the response header before them.
+pub(crate) trait Open {
+    /// Opens what is at the start of `input`, in place: see [`Opener::open`].
+    fn open(&mut self, input: &mut [u8]) -> Result<Opened, OpenError>;
+
+    /// Judges the end of the carrier.
+    fn check_end(&self) -> Result<(), OpenError>;
+
+    /// Whether everything that comes before the chunks has come.
+    fn answered(&self) -> bool {
+        true
+    }
+}
+
+impl Open for Downlink {
+    fn open(&mut self, input: &mut [u8]) -> Result<Opened, OpenError> {
+        self.open(input)
+    }
+
+    fn check_end(&self) -> Result<(), OpenError> {
+        self.check_end()
+    }
+
+    fn answered(&self) -> bool {
+        self.answered()
+    }
+}
+
+impl Open for Opener {
+    fn open(&mut self, input: &mut [u8]) -> Result<Opened, OpenError> {
+        self.open(input)
+    }
+
+    fn check_end(&self) -> Result<(), OpenError> {
+        self.check_end()
+    }
+}
+
 /// The receiving direction.
-pub(super) struct Opening {
-    downlink: Downlink,
+pub(crate) struct Opening<O> {
+    opener: O,
     /// Wire bytes of a record that is not whole yet.
     tail: Buffer,
     /// How many bytes, counted from the start of `tail`, the opener asked for.
@@ -33,14 +71,16 @@ pub(super) struct Opening {
     merges: bool,
     /// Whether the response header came without payload behind it.
     alone: bool,
+    /// Whether `tail` has not been looked at.
+    early: bool,
     ended: bool,
 }
 
-impl Opening {
+impl<O: Open> Opening<O> {
     /// Nothing has been read yet.
-    pub(super) fn new(downlink: Downlink, merges: bool) -> Self {
+    pub(super) fn new(opener: O, merges: bool) -> Self {
         Self {
-            downlink,
+            opener,
             tail: Buffer::empty(),
             need: 0,
             opened: Buffer::empty(),
@@ -48,23 +88,20 @@ impl Opening {
             turn: Turn::default(),
             merges,
             alone: false,
+            early: false,
             ended: false,
         }
     }
 
+    /// Takes the first wire bytes, which have been read already, in a buffer that nobody else refers to.
+    pub(super) fn begin_with(&mut self, early: Buffer) {
+        self.early = !early.is_empty();
+        self.tail = early;
+    }
+
     /// Whether a valid response header has come.
     pub(super) fn answered(&self) -> bool {
-        self.downlink.answered()
-    }
-
-    /// Whether the terminating chunk has come.
-    pub(super) const fn is_terminated(&self) -> bool {
-        self.downlink.is_terminated()
-    }
-
-    /// Whether payload has come without one.
-    pub(super) const fn lacks_terminator(&self) -> bool {
-        self.downlink.lacks_terminator()
+        self.opener.answered()
     }
 
     /// Whether a valid response header has come, and nothing with it.
@@ -105,6 +142,11 @@ impl Opening {
                 self.clear();
                 return Poll::Ready(Ok(None));
             }
+            if std::mem::take(&mut self.early) {
+                let early = std::mem::take(&mut self.tail);
+                self.open(early)?;
+                continue;
+            }
             let ready = carrier.poll_read_ready(cx);
             if ready.is_pending() {
                 self.rest(pool);
@@ -143,7 +185,7 @@ impl Opening {
         let n = ready!(read).map_err(StreamError::from)?;
         if n == 0 {
             self.ended = true;
-            return Poll::Ready(self.downlink.check_end().map_err(open_error));
+            return Poll::Ready(self.opener.check_end().map_err(open_error));
         }
         buffer.commit(n);
         self.tail = Buffer::empty();
@@ -160,7 +202,7 @@ impl Opening {
         let mut at = wire.start;
         self.need = 0;
         while at < wire.end {
-            let step = self.downlink.open(&mut slab[at..wire.end]).map_err(open_error)?;
+            let step = self.opener.open(&mut slab[at..wire.end]).map_err(open_error)?;
             match step {
                 Opened::Need(need) => {
                     self.need = need;
@@ -225,6 +267,18 @@ impl Opening {
         {
             self.tail = small;
         }
+    }
+}
+
+impl Opening<Downlink> {
+    /// Whether the terminating chunk has come.
+    pub(super) const fn is_terminated(&self) -> bool {
+        self.opener.is_terminated()
+    }
+
+    /// Whether payload has come without one.
+    pub(super) const fn lacks_terminator(&self) -> bool {
+        self.opener.lacks_terminator()
     }
 }
 

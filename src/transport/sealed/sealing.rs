@@ -1,4 +1,4 @@
-//! The way up: payload in, sealed records out, the request header first.
+//! The sending direction: payload in, sealed records out, the header first.
 
 use super::super::Carrier;
 use super::super::queue::{Queue, allowance, class_for};
@@ -6,8 +6,7 @@ use super::super::stream::StreamError;
 use crate::buffer::{Buffer, HEADROOM, Pool, TAILROOM, Turn};
 use crate::engine::Shard;
 use crate::entropy::Entropy;
-use crate::vmess::chunk::TERMINATOR;
-use crate::vmess::client::Uplink;
+use crate::vmess::chunk::{Sealer, TERMINATOR};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -37,8 +36,8 @@ enum End {
 
 /// The sending direction.
 pub(super) struct Sealing {
-    sealer: Uplink,
-    /// What goes out before anything queued: the request header, later the terminating chunk.
+    sealer: Sealer,
+    /// What goes out before anything queued: the header, later the terminating chunk.
     head: Vec<u8>,
     /// Payload that waits until the carrier takes more.
     plain: Queue,
@@ -55,7 +54,7 @@ pub(super) struct Sealing {
 
 impl Sealing {
     /// For a stream, whose payload may be cut and merged.
-    pub(super) fn stream(header: Vec<u8>, sealer: Uplink) -> Self {
+    pub(super) fn stream(header: Vec<u8>, sealer: Sealer) -> Self {
         Self {
             sealer,
             head: header,
@@ -70,7 +69,7 @@ impl Sealing {
     }
 
     /// For datagrams, each of which is one record whatever its size.
-    pub(super) fn datagrams(header: Vec<u8>, sealer: Uplink) -> Self {
+    pub(super) fn datagrams(header: Vec<u8>, sealer: Sealer) -> Self {
         Self { warmth: WARM_UP, merges: false, ..Self::stream(header, sealer) }
     }
 
@@ -106,6 +105,11 @@ impl Sealing {
             self.turn.pass();
         }
         dropped
+    }
+
+    /// Whether the header, or a part of it, has not been written.
+    pub(super) fn has_head(&self) -> bool {
+        !self.head.is_empty()
     }
 
     /// Whether sealed bytes are under way.
