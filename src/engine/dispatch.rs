@@ -5,8 +5,9 @@ use super::connections::{Connection, Opening};
 use super::outbound::{Answer, OpenError, OpenedStream, Outbound};
 use super::relay::{HEADER_ALONE, Meter, RelayError, Relaying, Side, Terms};
 use super::shard::Shard;
+use super::stats::Traffic;
 use crate::addr::{Network, Target};
-use crate::config::LogLevel;
+use crate::config::{Level, LogLevel};
 use crate::error::{Error, ErrorKind};
 use crate::route;
 use crate::time::Moment;
@@ -34,6 +35,19 @@ pub(crate) struct Flow {
     pub(crate) inbound: Arc<str>,
     /// When it was accepted.
     pub(crate) accepted: Moment,
+    /// Whose it is, where an inbound knows its users.
+    pub(crate) user: Option<Rc<FlowUser>>,
+}
+
+/// The user of a VMess inbound, as a flow needs him.
+#[derive(Debug)]
+pub(crate) struct FlowUser {
+    /// The e-mail; may be empty.
+    pub(crate) email: Arc<str>,
+    /// The policy of the user's level, which wins over the outbound's.
+    pub(crate) level: Level,
+    /// What counts the user's payload, if somebody wants to know.
+    pub(crate) traffic: Option<Arc<Traffic>>,
 }
 
 /// The outbound that the rules pick for a flow; the first one if no rule matches.
@@ -61,6 +75,7 @@ pub(crate) fn register(shard: &Shard, flow: &Flow, outbound: &dyn Outbound) -> R
         inbound: Arc::clone(&flow.inbound),
         outbound: Arc::clone(outbound.tag()),
         accepted: flow.accepted,
+        traffic: flow.user.as_ref().and_then(|user| user.traffic.clone()),
     };
     shard.connections.register(&shard.shared, opening)
 }
@@ -78,7 +93,7 @@ pub(crate) fn serve_stream(
     async move {
         let opened = open_registered(&shard, &flow, &outbound, &connection, local.reset()).await;
         match opened {
-            Ok(opened) => relaying(shard, outbound, connection, local, opened).await,
+            Ok(opened) => relaying(shard, flow, outbound, connection, local, opened).await,
             Err(_) => local.abort(),
         }
     }
@@ -109,12 +124,12 @@ pub(crate) struct Accepted {
 /// Relays what [`open`] has opened, until both ends are done.
 pub(crate) fn relay_stream(
     shard: Rc<Shard>,
-    _flow: Flow,
+    flow: Flow,
     outbound: Rc<dyn Outbound>,
     local: Box<dyn Stream>,
     accepted: Accepted,
 ) -> impl Future<Output = ()> {
-    relaying(shard, outbound, accepted.connection, local, accepted.opened)
+    relaying(shard, flow, outbound, accepted.connection, local, accepted.opened)
 }
 
 async fn open_registered(
@@ -142,6 +157,7 @@ async fn open_registered(
 /// The relay of a registered flow, and the log of its end.
 fn relaying(
     shard: Rc<Shard>,
+    flow: Flow,
     outbound: Rc<dyn Outbound>,
     connection: Rc<Connection>,
     local: Box<dyn Stream>,
@@ -149,10 +165,11 @@ fn relaying(
 ) -> impl Future<Output = ()> {
     connection.bound_to(opened.stream.local_ip());
     let waited = shard.clock.now().since(connection.accepted());
+    let level = flow.user.map_or(opened.level, |user| user.level);
     let terms = Terms {
-        conn_idle: opened.level.conn_idle,
-        uplink_only: opened.level.uplink_only,
-        downlink_only: opened.level.downlink_only,
+        conn_idle: level.conn_idle,
+        uplink_only: level.uplink_only,
+        downlink_only: level.downlink_only,
         header_alone: Instant::now() + HEADER_ALONE.saturating_sub(waited),
     };
     let gauge = Gauge { shard, connection, outbound };

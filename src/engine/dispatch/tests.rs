@@ -22,6 +22,7 @@ fn flow(shard: &Shard, target: impl Into<Target>) -> Flow {
         target: target.into(),
         inbound: "in".into(),
         accepted: shard.clock.now(),
+        user: None,
     }
 }
 

@@ -203,6 +203,7 @@ impl Association<'_> {
             target: key.target.clone(),
             inbound: Arc::clone(tag),
             accepted: shard.clock.now(),
+            user: None,
         };
         let deliver = {
             let (shard, socket, client) = (Rc::clone(shard), Rc::clone(&self.socket), key.client);

@@ -43,8 +43,14 @@ pub(super) async fn serve(server: Rc<Server>, stream: TcpStream, source: SocketA
         Ok(Ok((Request::Connect(target), early))) => {
             // A slow handshake must not use up the time that the first payload has to catch the protocol's header.
             let accepted = server.shard.clock.now();
-            let flow =
-                Flow { network: Network::Tcp, source, target, inbound: Arc::clone(&server.tag), accepted };
+            let flow = Flow {
+                network: Network::Tcp,
+                source,
+                target,
+                inbound: Arc::clone(&server.tag),
+                accepted,
+                user: None,
+            };
             return connect(&server, stream, flow, early).await;
         }
         Ok(Ok((Request::Associate, _))) => return associate::serve(&server, stream, source).await,

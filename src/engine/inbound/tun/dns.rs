@@ -252,6 +252,7 @@ impl Session {
             target: Target::from(server),
             inbound: Arc::clone(&self.inner.tag),
             accepted: shard.clock.now(),
+            user: None,
         };
         let outbound = dispatch::route(shard, &flow);
         let (resolver, lost) = (Rc::clone(&self.resolver), Rc::new(Cell::new(false)));

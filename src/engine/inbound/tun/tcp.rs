@@ -95,7 +95,7 @@ pub(super) fn opening(inner: &Rc<Inner>, flow: FlowId, source: SocketAddr, desti
     };
     let now = inner.shard.clock.now();
     let inbound = Arc::clone(&inner.tag);
-    let info = dispatch::Flow { network: Network::Tcp, source, target, inbound, accepted: now };
+    let info = dispatch::Flow { network: Network::Tcp, source, target, inbound, accepted: now, user: None };
     let outbound = dispatch::route(&inner.shard, &info);
     if !outbound.admits(now) {
         return refuse(Refusal::Refused);

@@ -93,6 +93,7 @@ pub(super) fn deliver(
         target: Target::from(destination),
         inbound: Arc::clone(&inner.tag),
         accepted: now,
+        user: None,
     };
     let outbound = dispatch::route(&inner.shard, &info);
     let cuts = !outbound.connects_target();

@@ -133,6 +133,7 @@ impl Bench {
             target: target(),
             inbound: "socks".into(),
             accepted: shard.clock.now(),
+            user: None,
         };
         let (into, end) = (Rc::clone(&delivered), Rc::clone(&ended));
         let deliver = move |datagram: Datagram| into.borrow_mut().push(datagram.data.to_vec());
