@@ -3,12 +3,12 @@
 //! Servers take turns, a connection each; if one cannot be reached the next one is tried within the same deadline. Each
 //! connection draws one of its server's users at random.
 
-use super::super::shard::Shard;
 use super::backoff::Backoff;
 use super::server_addresses::ServerAddresses;
 use super::{Answer, LocalFuture, OpenError, OpenedStream, Outbound, level};
 use crate::addr::Target;
 use crate::config::{self, Level};
+use crate::engine::shard::Shard;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::time::Moment;
 use crate::transport::Datagrams;
