@@ -11,6 +11,7 @@ pub mod dns;
 mod engine;
 pub mod entropy;
 pub mod error;
+pub mod mux;
 pub mod route;
 pub mod time;
 #[cfg(feature = "runtime")]
