@@ -97,6 +97,11 @@ pub(crate) trait Stream {
         true
     }
 
+    /// How many chunks have gone each way, up and down, on a stream whose nonces are numbered; else zero.
+    fn records(&self) -> (u32, u32) {
+        (0, 0)
+    }
+
     /// Our own address on the network, where there is one: the stream dies with it.
     fn local_ip(&self) -> Option<IpAddr> {
         None

@@ -188,6 +188,10 @@ impl<C: Carrier> Stream for SealedStream<C> {
         self.0.answered
     }
 
+    fn records(&self) -> (u32, u32) {
+        self.0.core.records()
+    }
+
     fn local_ip(&self) -> Option<IpAddr> {
         self.0.core.carrier.local_ip()
     }

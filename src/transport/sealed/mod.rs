@@ -72,6 +72,11 @@ impl<C: Carrier, O: Open> Core<C, O> {
         self.sealing.is_busy(&self.shard.pool)
     }
 
+    /// How many records have gone up and down, as a client sees it.
+    const fn records(&self) -> (u32, u32) {
+        (self.sealing.records(), self.opening.records())
+    }
+
     fn abort(&mut self) {
         self.failure.get_or_insert(StreamError::Closed);
         self.sealing.clear();

@@ -74,6 +74,7 @@ pub(crate) struct Opening<O> {
     /// Whether `tail` has not been looked at.
     early: bool,
     ended: bool,
+    records: u32,
 }
 
 impl<O: Open> Opening<O> {
@@ -90,6 +91,7 @@ impl<O: Open> Opening<O> {
             alone: false,
             early: false,
             ended: false,
+            records: 0,
         }
     }
 
@@ -107,6 +109,11 @@ impl<O: Open> Opening<O> {
     /// Whether a valid response header has come, and nothing with it.
     pub(super) const fn answered_alone(&self) -> bool {
         self.alone
+    }
+
+    /// How many records have been opened.
+    pub(super) const fn records(&self) -> u32 {
+        self.records
     }
 
     /// Whether the direction has ended.
@@ -211,6 +218,7 @@ impl<O: Open> Opening<O> {
                 Opened::Data { payload, consumed } => {
                     let (start, end) = (at + payload.start, at + payload.end);
                     at += consumed;
+                    self.records = self.records.saturating_add(1);
                     match self.spans.back_mut() {
                         _ if start == end => {}
                         Some(last) if self.merges && end - start < MERGED => {

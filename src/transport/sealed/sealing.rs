@@ -3,7 +3,7 @@
 use super::super::Carrier;
 use super::super::queue::{Queue, allowance, class_for};
 use super::super::stream::StreamError;
-use crate::buffer::{Buffer, HEADROOM, Pool, TAILROOM, Turn};
+use crate::buffer::{Buffer, Pool, TAILROOM, Turn};
 use crate::engine::Shard;
 use crate::entropy::Entropy;
 use crate::vmess::chunk::{Sealer, TERMINATOR};
@@ -22,6 +22,8 @@ const COOLS_AFTER: Duration = Duration::from_secs(1);
 const BUSY_BUFFERS: usize = 64;
 /// The most payload that is sealed before it is written.
 const BATCH: usize = 256 * 1024;
+/// Room that a record's size field takes at most, with authenticated length.
+const SIZE_FIELD: usize = 18;
 /// Payload up to this length is copied behind what waits already, if it fits there: one record instead of two.
 const MERGED: usize = 2048;
 
@@ -48,6 +50,7 @@ pub(super) struct Sealing {
     warmth: usize,
     last_sealed: Instant,
     end: End,
+    records: u32,
     /// Whether small payload may share a record.
     merges: bool,
 }
@@ -64,6 +67,7 @@ impl Sealing {
             warmth: 0,
             last_sealed: Instant::now(),
             end: End::Open,
+            records: 0,
             merges: true,
         }
     }
@@ -91,6 +95,11 @@ impl Sealing {
     /// Whether more should wait: while records are under way nothing could be sealed.
     pub(super) fn is_busy(&self, pool: &Pool) -> bool {
         self.is_blocked() || self.plain.bytes() >= allowance(pool) || self.plain.len() >= BUSY_BUFFERS
+    }
+
+    /// How many records have been sealed.
+    pub(super) const fn records(&self) -> u32 {
+        self.records
     }
 
     /// How many buffers of payload wait.
@@ -227,6 +236,7 @@ impl Sealing {
             .seal(slab, range, entropy)
             .map_err(|_| StreamError::Protocol("a record could not be sealed"))?;
         record.set_range(wire);
+        self.records = self.records.saturating_add(1);
         self.sealed.push(record);
         Ok(Some(len))
     }
@@ -236,5 +246,5 @@ impl Sealing {
 fn has_room(buffer: &mut Buffer) -> bool {
     buffer
         .parts_mut()
-        .is_some_and(|(slab, range)| range.start >= HEADROOM && slab.len() - range.end >= TAILROOM)
+        .is_some_and(|(slab, range)| range.start >= SIZE_FIELD && slab.len() - range.end >= TAILROOM)
 }
