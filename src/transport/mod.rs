@@ -11,6 +11,8 @@
 mod carrier;
 pub(crate) mod dial;
 mod eyeballs;
+pub(crate) mod mux;
+pub(crate) mod packets;
 mod plain;
 pub(crate) mod protect;
 mod queue;

@@ -154,7 +154,12 @@ async fn serve(
     let target = &flow.target;
     let tag = Rc::clone(&outbound);
     let opened = {
-        let mut opening = pin!(outbound.open_datagrams(Rc::clone(&shard), target.clone()));
+        let opening = if outbound.cone(target) {
+            outbound.open_cone(Rc::clone(&shard), target.clone(), flow.source)
+        } else {
+            outbound.open_datagrams(Rc::clone(&shard), target.clone())
+        };
+        let mut opening = pin!(opening);
         poll_fn(|cx| match connection.poll_closed(cx) {
             Poll::Ready(()) => Poll::Ready(None),
             Poll::Pending => opening.as_mut().poll(cx).map(Some),

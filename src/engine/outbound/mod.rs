@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::time::Moment;
 use crate::transport::{Datagrams, Stream};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -72,19 +73,36 @@ pub(crate) trait Outbound {
     /// Forgets what was learned of the network below, which has changed: back-off and looked-up addresses.
     fn network_changed(&self) {}
 
-    /// Opens a UDP flow whose first datagram goes to `target`.
+    /// Opens a UDP flow whose datagrams go to `target`.
     fn open_datagrams(
         self: Rc<Self>,
         shard: Rc<Shard>,
         target: Target,
     ) -> LocalFuture<Result<Box<dyn Datagrams>, OpenError>>;
+
+    /// Whether datagrams to `target` may share a flow with those that the same source sends elsewhere, and whoever
+    /// answers is heard (full cone). Then an inbound keys its flows by source and opens them with
+    /// [`Outbound::open_cone`].
+    fn cone(&self, _target: &Target) -> bool {
+        false
+    }
+
+    /// Opens a UDP flow of `source`, whose first datagram goes to `target` and later ones anywhere.
+    fn open_cone(
+        self: Rc<Self>,
+        shard: Rc<Shard>,
+        target: Target,
+        _source: SocketAddr,
+    ) -> LocalFuture<Result<Box<dyn Datagrams>, OpenError>> {
+        self.open_datagrams(shard, target)
+    }
 }
 
 /// Builds the running side of an outbound. Opens nothing. This is the table of protocols.
 pub(crate) fn build(outbound: &config::Outbound) -> Rc<dyn Outbound> {
     let tag = Arc::clone(&outbound.tag);
     match &outbound.protocol {
-        OutboundProtocol::Vmess(settings) => Rc::new(vmess::Vmess::new(tag, settings)),
+        OutboundProtocol::Vmess(settings) => Rc::new(vmess::Vmess::new(tag, settings, outbound.mux)),
         OutboundProtocol::Freedom(settings) => Rc::new(freedom::Freedom::new(tag, settings)),
         OutboundProtocol::Blackhole { http } => Rc::new(blackhole::Blackhole::new(tag, *http)),
     }

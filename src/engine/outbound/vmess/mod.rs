@@ -1,26 +1,32 @@
-//! The `vmess` outbound: flows go through VMess servers, a carrier each.
+//! The `vmess` outbound: flows go through VMess servers, on a carrier each or, with mux, several on one ([`mux`]).
 //!
 //! Servers take turns, a connection each; if one cannot be reached the next one is tried within the same deadline. Each
 //! connection draws one of its server's users at random.
 
+mod mux;
+
 use super::backoff::Backoff;
 use super::server_addresses::ServerAddresses;
 use super::{Answer, LocalFuture, OpenError, OpenedStream, Outbound, level};
-use crate::addr::Target;
-use crate::config::{self, Level};
+use crate::addr::{Host, Network, Target};
+use crate::config::{self, Level, PacketEncoding, Xudp443};
 use crate::engine::shard::Shard;
 use crate::error::{Error, ErrorKind, Stage};
+use crate::mux::xudp::BaseKey;
+use crate::mux::{GlobalId, Opening, packetaddr};
 use crate::time::Moment;
 use crate::transport::Datagrams;
 use crate::transport::dial::{self, DialError};
+use crate::transport::packets::Packets;
 use crate::transport::sealed::{SealedDatagrams, SealedStream, Witness};
 use crate::transport::tcp::TcpCarrier;
 use crate::vmess::account::AlterIds;
 use crate::vmess::client::{self, Connection, Request};
 use crate::vmess::header::hardware_aes;
 use crate::vmess::{CmdKey, Command, Security};
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -34,6 +40,53 @@ pub(super) struct Vmess {
     servers: Vec<Server>,
     next: Cell<usize>,
     backoff: Backoff,
+    ways: Ways,
+    streams: Option<Rc<mux::Carriers>>,
+    datagrams: Option<Rc<mux::Carriers>>,
+    base_key: OnceCell<BaseKey>,
+}
+
+/// How datagrams go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// On a connection that is bound to the target.
+    Native,
+    /// On a connection of the source's own, each with an address.
+    PacketAddr,
+    /// The same in mux frames.
+    Xudp,
+    /// In a session that is bound to the target.
+    Mux,
+    /// In a session of the source's own, each with an address.
+    MuxXudp,
+    /// Not at all.
+    Refused,
+}
+
+/// What the config says of the ways of datagrams.
+struct Ways {
+    encoding: PacketEncoding,
+    muxed: bool,
+    /// Whether sessions carry addresses.
+    xudp: bool,
+    udp443: Xudp443,
+}
+
+impl Ways {
+    fn pick(&self, target: &Target) -> Way {
+        if self.muxed && target.port == 443 && self.udp443 != Xudp443::Allow {
+            return if self.udp443 == Xudp443::Reject { Way::Refused } else { Way::Native };
+        }
+        // Questions to a resolver gain nothing from a shared source, and a flow each suits every server.
+        let dns = target.port == 53;
+        match self.encoding {
+            _ if self.muxed && self.xudp && !dns => Way::MuxXudp,
+            PacketEncoding::PacketAddr if !dns && target.host.ip().is_some() => Way::PacketAddr,
+            _ if self.muxed => Way::Mux,
+            PacketEncoding::Xudp if !dns => Way::Xudp,
+            _ => Way::Native,
+        }
+    }
 }
 
 struct Server {
@@ -63,12 +116,27 @@ struct Dialled {
 
 impl Vmess {
     /// Makes the outbound; derives the users' keys.
-    pub(super) fn new(tag: Arc<str>, settings: &config::Vmess) -> Self {
+    pub(super) fn new(tag: Arc<str>, settings: &config::Vmess, mux: Option<config::Mux>) -> Self {
         let hardware_aes = hardware_aes();
         let servers: Vec<Server> =
             settings.servers.iter().map(|server| Server::new(server, hardware_aes)).collect();
         let patience = u32::try_from(servers.len()).unwrap_or(u32::MAX);
-        Self { tag, servers, next: Cell::new(0), backoff: Backoff::new(patience) }
+        let shared = |concurrency: u16| (concurrency > 0).then(|| Rc::new(mux::Carriers::new(concurrency)));
+        let streams = mux.and_then(|mux| shared(mux.concurrency));
+        let datagrams = match mux.map(|mux| mux.xudp_concurrency) {
+            Some(Some(concurrency)) => shared(concurrency),
+            Some(None) => streams.clone(),
+            None => None,
+        };
+        let ways = Ways {
+            encoding: settings.packet_encoding,
+            muxed: datagrams.is_some(),
+            xudp: settings.packet_encoding == PacketEncoding::Xudp
+                || mux.is_some_and(|mux| mux.xudp_concurrency.is_some()),
+            udp443: mux.map_or(Xudp443::Allow, |mux| mux.xudp_udp443),
+        };
+        let (next, backoff) = (Cell::new(0), Backoff::new(patience));
+        Self { tag, servers, next, backoff, ways, streams, datagrams, base_key: OnceCell::new() }
     }
 
     /// Connects the next server and makes a request of it.
@@ -100,6 +168,29 @@ impl Vmess {
             terminates: Rc::clone(&server.terminates),
         });
         Ok(Dialled { carrier: TcpCarrier::new(stream), connection, witness, level: level(shard, user.level) })
+    }
+
+    /// A UDP flow in a session of a shared carrier.
+    async fn open_session(
+        self: Rc<Self>,
+        shard: Rc<Shard>,
+        opening: Opening,
+        target: Target,
+        named: bool,
+    ) -> Result<Box<dyn Datagrams>, OpenError> {
+        let carriers = self.datagrams.as_ref().expect("a way that needs carriers is picked where there are");
+        let (session, _) = mux::open(&self, carriers, &shard, &opening).await?;
+        Ok(Box::new(session.into_datagrams(target, named)))
+    }
+
+    /// What servers are to call the source.
+    fn global_id(&self, shard: &Shard, source: SocketAddr) -> GlobalId {
+        let key = self.base_key.get_or_init(|| {
+            let mut key = [0; 32];
+            shard.with_entropy(|entropy| entropy.fill(&mut key));
+            BaseKey::new(key)
+        });
+        key.global_id(source)
     }
 
     /// Connects one server, beginning with the one whose turn it is.
@@ -201,6 +292,7 @@ impl Outbound for Vmess {
 
     fn network_changed(&self) {
         self.backoff.reset();
+        self.streams.iter().chain(&self.datagrams).for_each(|carriers| carriers.retire());
         self.servers.iter().for_each(|server| server.addresses.forget());
     }
 
@@ -210,6 +302,11 @@ impl Outbound for Vmess {
         target: Target,
     ) -> LocalFuture<Result<OpenedStream, OpenError>> {
         Box::pin(async move {
+            if let Some(carriers) = &self.streams {
+                let opening = Opening { network: Network::Tcp, target: Some(target), global_id: None };
+                let (session, level) = mux::open(&self, carriers, &shard, &opening).await?;
+                return Ok(OpenedStream { stream: Box::new(session), level });
+            }
             let Dialled { carrier, connection, witness, level } =
                 self.dial(&shard, Command::Tcp, target).await?;
             let stream = SealedStream::new(carrier, shard, connection, witness);
@@ -223,12 +320,66 @@ impl Outbound for Vmess {
         target: Target,
     ) -> LocalFuture<Result<Box<dyn Datagrams>, OpenError>> {
         Box::pin(async move {
+            match self.ways.pick(&target) {
+                Way::Refused => return Err(refused()),
+                Way::Mux | Way::MuxXudp => {
+                    let opening =
+                        Opening { network: Network::Udp, target: Some(target.clone()), global_id: None };
+                    return self.open_session(shard, opening, target, false).await;
+                }
+                Way::Native | Way::PacketAddr | Way::Xudp => {}
+            }
             let Dialled { carrier, connection, witness, .. } =
                 self.dial(&shard, Command::Udp, target.clone()).await?;
             let flow = SealedDatagrams::new(carrier, shard, connection, witness, target);
             Ok(Box::new(flow) as Box<dyn Datagrams>)
         })
     }
+
+    fn cone(&self, target: &Target) -> bool {
+        matches!(self.ways.pick(target), Way::PacketAddr | Way::Xudp | Way::MuxXudp)
+    }
+
+    fn open_cone(
+        self: Rc<Self>,
+        shard: Rc<Shard>,
+        target: Target,
+        source: SocketAddr,
+    ) -> LocalFuture<Result<Box<dyn Datagrams>, OpenError>> {
+        Box::pin(async move {
+            let opening = |global_id| Opening {
+                network: Network::Udp,
+                target: Some(target.clone()),
+                global_id: Some(global_id),
+            };
+            match self.ways.pick(&target) {
+                Way::PacketAddr => {
+                    let marker = Target { host: Host::Domain(packetaddr::MARKER.into()), port: 0 };
+                    let Dialled { carrier, connection, witness, .. } =
+                        self.dial(&shard, Command::Udp, marker.clone()).await?;
+                    let pool = shard.pool.clone();
+                    let flow = SealedDatagrams::new(carrier, shard, connection, witness, marker.clone());
+                    Ok(Box::new(Packets::new(Box::new(flow), marker, pool)) as Box<dyn Datagrams>)
+                }
+                Way::Xudp => {
+                    let opening = opening(self.global_id(&shard, source));
+                    let (session, _) = mux::open_alone(&self, &shard, opening).await?;
+                    Ok(Box::new(session.into_datagrams(target, true)) as Box<dyn Datagrams>)
+                }
+                Way::MuxXudp => {
+                    let opening = opening(self.global_id(&shard, source));
+                    self.open_session(shard, opening, target, true).await
+                }
+                Way::Native | Way::Mux | Way::Refused => self.open_datagrams(shard, target).await,
+            }
+        })
+    }
+}
+
+/// What a flow is told that the config refuses.
+fn refused() -> OpenError {
+    let error = Error::new(ErrorKind::Unsupported, "UDP to port 443 is refused by mux.xudpProxyUDP443");
+    OpenError { error, answer: Answer::Forbidden }
 }
 
 /// Tells the shard's health what a server has proved.
