@@ -3,12 +3,15 @@
 #[path = "common/vmess_peer.rs"]
 mod peer;
 
-use peer::{combinations, pair};
+use peer::{all_combinations, pair_as};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use vmesskit::buffer::{HEADROOM, TAILROOM};
 use vmesskit::entropy::SeededEntropy;
 use vmesskit::vmess::chunk::{Opened, TERMINATOR};
+use vmesskit::vmess::client::Request;
+use vmesskit::vmess::server::HeaderKind;
+use vmesskit::vmess::{Command, Options, Security};
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
@@ -49,15 +52,20 @@ fn the_counter_counts() {
 
 #[test]
 fn chunks_are_sealed_and_opened_without_allocation() {
-    for request in combinations() {
+    // A carrier of sessions is a stream like another, and AES-CFB has no sealed sizes and is slow unoptimised.
+    let chosen = |request: &Request| {
+        request.command != Command::Mux
+            && (request.security != Security::Aes128Cfb || matches!(request.options, Options(0 | 0x0D)))
+    };
+    for (kind, request) in all_combinations().filter(|(_, request)| chosen(request)) {
         let mut entropy = SeededEntropy::new(1);
-        let (mut client, mut server) = pair(&request, &mut entropy);
+        let (mut client, mut server) = pair_as(kind, &request, &mut entropy);
         let mut answer = server.answer();
         let mut slab = vec![0; HEADROOM + 16_305 + TAILROOM];
         let mut end = [0; TERMINATOR];
         let before = COUNT.get();
         client.downlink.open(&mut answer).expect("authentic");
-        for i in 0..1000 {
+        for i in (0..1000).step_by(if kind == HeaderKind::Aead { 1 } else { 50 }) {
             let payload = HEADROOM..HEADROOM + 1 + 16 * i;
             let up = client.uplink.seal(&mut slab, payload.clone(), &mut entropy).expect("legal");
             // As a stream delivers it: a part first, then all of it.

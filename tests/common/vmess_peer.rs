@@ -58,6 +58,26 @@ pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().unwrap_or_else(|| panic!("{value} is not a list"))
 }
 
+/// The security of a known answer.
+pub(crate) fn security(case: &Value) -> Security {
+    let code = number(&case["sec"]).try_into().expect("a byte");
+    Security::from_code(code).expect("known security")
+}
+
+/// The options of a known answer.
+pub(crate) fn options(case: &Value) -> Options {
+    Options(number(&case["opt"]).try_into().expect("a byte"))
+}
+
+/// The command of a known answer.
+pub(crate) fn command(case: &Value) -> Command {
+    match number(&case["cmd"]) {
+        1 => Command::Tcp,
+        2 => Command::Udp,
+        _ => Command::Mux,
+    }
+}
+
 /// Randomness that was decided beforehand; it must suffice.
 pub(crate) struct Script(pub(crate) Vec<u8>);
 
