@@ -5,7 +5,7 @@
 #[path = "common/vmess_peer.rs"]
 mod peer;
 
-use peer::{ID, Receiver, cmd_key, finish, seal};
+use peer::{ID, KINDS, Receiver, alter_id, cmd_key, finish, seal};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command as Program, Stdio};
@@ -14,8 +14,9 @@ use std::{env, fs, io, thread};
 use vmesskit::addr::Target;
 use vmesskit::entropy::{Entropy, SeededEntropy};
 use vmesskit::vmess::chunk::OpenError;
-use vmesskit::vmess::client::{Connection, Request, connect};
-use vmesskit::vmess::{CmdKey, Command, Security};
+use vmesskit::vmess::client::{Connection, Request, connect, connect_legacy};
+use vmesskit::vmess::server::HeaderKind;
+use vmesskit::vmess::{Command, Options, Security};
 
 const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
@@ -34,7 +35,7 @@ impl Server {
         let text = format!(
             r#"{{"log": {{"loglevel": "error"}},
                 "inbounds": [{{"listen": "127.0.0.1", "port": {port}, "protocol": "vmess",
-                               "settings": {{"clients": [{{"id": "{ID}", "alterId": 0}}]}}}}],
+                               "settings": {{"clients": [{{"id": "{ID}", "alterId": 4}}]}}}}],
                 "outbounds": [{{"protocol": "freedom"}}]}}"#
         );
         fs::write(&config, text).expect("a writable temporary folder");
@@ -99,22 +100,28 @@ fn udp_echo() -> u16 {
     port
 }
 
-fn open(request: &Request, key: &CmdKey, seed: u64) -> (Connection, SeededEntropy) {
+fn open(kind: HeaderKind, request: &Request, seed: u64) -> (Connection, SeededEntropy) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     // Keys from a seed are good enough for loopback; the time makes each run's auth ids new to the server.
     let mut entropy = SeededEntropy::new(now << 16 | seed);
-    (connect(key, request, now.try_into().expect("small"), &mut entropy).expect("legal"), entropy)
+    let (key, now) = (cmd_key(), now.try_into().expect("small"));
+    let made = match kind {
+        HeaderKind::Aead => connect(&key, request, now, &mut entropy),
+        HeaderKind::Legacy => connect_legacy(&key, &alter_id(), request, now, &mut entropy),
+    };
+    (made.expect("legal"), entropy)
 }
 
 /// Sends `payload`, ends the direction, and returns what comes back until the end.
 fn echo(
     server: &Server,
+    kind: HeaderKind,
     request: &Request,
     payload: &[u8],
     step: usize,
     seed: u64,
 ) -> Result<Vec<u8>, OpenError> {
-    let (Connection { mut header, mut uplink, downlink }, mut entropy) = open(request, &cmd_key(), seed);
+    let (Connection { mut header, mut uplink, downlink }, mut entropy) = open(kind, request, seed);
     let mut socket = server.dial();
     let mut writer = socket.try_clone().expect("a descriptor");
     let bare = !uplink.framing().is_terminated();
@@ -147,8 +154,8 @@ fn echo(
 }
 
 /// Sends datagrams of several lengths, each after the answer to the one before.
-fn echo_datagrams(server: &Server, request: &Request, payload: &[u8], seed: u64) {
-    let (Connection { mut header, mut uplink, downlink }, mut entropy) = open(request, &cmd_key(), seed);
+fn echo_datagrams(server: &Server, kind: HeaderKind, request: &Request, payload: &[u8], seed: u64) {
+    let (Connection { mut header, mut uplink, downlink }, mut entropy) = open(kind, request, seed);
     let mut socket = server.dial();
     let mut receiver = Receiver::new(downlink);
     let mut input = vec![0; 65_536];
@@ -181,29 +188,44 @@ fn streams_and_datagrams_come_back() {
     let (server, payload) = (&server, payload.as_slice());
     let target = |port| Target::new(IpAddr::from(LOCAL), port);
     let (tcp, udp) = (tcp_echo(), udp_echo());
-    let mut seed = 0;
+    let mut streams = Vec::new();
+    for security in [Security::Aes128Gcm, Security::Chacha20Poly1305, Security::None, Security::Zero] {
+        for (none_chunked, step) in
+            [false, true].into_iter().flat_map(|c| [1000, 4096, 16_305, 65_456].map(|s| (c, s)))
+        {
+            let request = Request::new(Command::Tcp, target(tcp), security, false, none_chunked, false);
+            streams.push((HeaderKind::Aead, request, step));
+        }
+    }
+    // What old clients send.
+    for kind in KINDS {
+        for (bits, step) in [(0x00, 1000), (0x01, 4096), (0x05, 16_305), (0x0D, 65_456)] {
+            let request = Request::new(Command::Tcp, target(tcp), Security::Aes128Cfb, false, false, false);
+            streams.push((kind, Request { options: Options(bits), ..request }, step));
+        }
+    }
+    for security in [Security::Aes128Gcm, Security::Chacha20Poly1305, Security::None] {
+        let request = Request::new(Command::Tcp, target(tcp), security, false, true, false);
+        streams.push((HeaderKind::Legacy, request, 4096));
+    }
+    let mut datagrams: Vec<_> =
+        [Security::Aes128Gcm, Security::Chacha20Poly1305, Security::None, Security::Zero]
+            .map(|security| (HeaderKind::Aead, security))
+            .to_vec();
+    datagrams
+        .extend([Security::Aes128Gcm, Security::Aes128Cfb].map(|security| (HeaderKind::Legacy, security)));
     // V2Ray ends a stream a second after its client did, so they run side by side.
     thread::scope(|scope| {
-        for security in [Security::Aes128Gcm, Security::Chacha20Poly1305, Security::None, Security::Zero] {
-            for (none_chunked, step) in
-                [false, true].into_iter().flat_map(|c| [1000, 4096, 16_305, 65_456].map(|s| (c, s)))
-            {
-                seed += 1;
-                let (request, seed) =
-                    (Request::new(Command::Tcp, target(tcp), security, false, none_chunked, false), seed);
-                scope.spawn(move || {
-                    let back = echo(server, &request, payload, step, seed);
-                    assert!(
-                        back.as_deref() == Ok(payload),
-                        "{request:?}, pieces of {step}: {:?}",
-                        back.err()
-                    );
-                });
-            }
-            seed += 1;
-            let (request, seed) =
-                (Request::new(Command::Udp, target(udp), security, false, false, false), seed);
-            scope.spawn(move || echo_datagrams(server, &request, payload, seed));
+        for (seed, (kind, request, step)) in (0..).zip(&streams) {
+            scope.spawn(move || {
+                let back = echo(server, *kind, request, payload, *step, seed);
+                let error = back.as_ref().err();
+                assert!(back.as_deref() == Ok(payload), "{kind:?} {request:?}, pieces of {step}: {error:?}");
+            });
+        }
+        for (seed, (kind, security)) in (1000..).zip(&datagrams) {
+            let request = Request::new(Command::Udp, target(udp), *security, false, false, false);
+            scope.spawn(move || echo_datagrams(server, *kind, &request, payload, seed));
         }
     });
 }
