@@ -178,15 +178,7 @@ impl Opener {
                 let Some(head) = input.get(..framing.head_len()) else {
                     return Ok(Opened::Need(framing.head_len()));
                 };
-                let sizes = match &mut self.cfb {
-                    None => self.lane.read_size(head),
-                    Some(cfb) => head.first_chunk().copied().and_then(|mut field: [u8; 2]| {
-                        // On the side: the input must not be seen half decrypted.
-                        cfb.decrypt(&mut field);
-                        self.lane.read_size(&field)
-                    }),
-                };
-                let (size, padding) = sizes.ok_or(OpenError::Forged)?;
+                let (size, padding) = self.read_size(head).ok_or(OpenError::Forged)?;
                 if size < framing.overhead() + padding {
                     return Err(OpenError::Undersized);
                 }
@@ -216,11 +208,8 @@ impl Opener {
         }
         if let Some(cfb) = &mut self.cfb {
             let end = total.min(input.len());
-            cfb.decrypt(input.get_mut(framing.head_len()..end).unwrap_or_default());
-            let data = input.get(sealed).and_then(<[u8]>::split_first_chunk::<CHECKSUM>);
-            if data.is_none_or(|(checksum, payload)| fnv1a(payload) != u32::from_be_bytes(*checksum)) {
-                return Err(OpenError::Forged);
-            }
+            let chunk = input.get_mut(sealed.start..end).unwrap_or_default();
+            open_encrypted(cfb, chunk, sealed.len()).ok_or(OpenError::Forged)?;
         }
         let skipped = std::mem::take(&mut self.skips_empty);
         if payload.is_empty() && !skipped {
@@ -231,4 +220,21 @@ impl Opener {
         self.begun |= !payload.is_empty();
         Ok(Opened::Data { payload, consumed: total })
     }
+    /// As [`Lane::read_size`]. Under AES-CFB on the side: the input must not be seen half decrypted.
+    #[inline]
+    fn read_size(&mut self, head: &[u8]) -> Option<(usize, usize)> {
+        let Some(cfb) = &mut self.cfb else { return self.lane.read_size(head) };
+        let mut field: [u8; 2] = head.try_into().ok()?;
+        cfb.decrypt(&mut field);
+        self.lane.read_size(&field)
+    }
+}
+
+/// Decrypts what follows the size field of a chunk, `len` bytes of data and what padding there is, in place.
+/// `None` if the checksum does not fit.
+#[inline(never)]
+fn open_encrypted(cfb: &mut Decryptor, chunk: &mut [u8], len: usize) -> Option<()> {
+    cfb.decrypt(chunk);
+    let (checksum, payload) = chunk.get(..len)?.split_first_chunk::<CHECKSUM>()?;
+    (fnv1a(payload) == u32::from_be_bytes(*checksum)).then_some(())
 }

@@ -156,12 +156,19 @@ impl Sealer {
         self.padding.fill(padding, entropy);
         let len = head.len() + size;
         if let Some(cfb) = &mut self.cfb {
-            let (checksum, payload) = data.split_first_chunk_mut::<CHECKSUM>()?;
-            *checksum = fnv1a(payload).to_be_bytes();
-            cfb.encrypt(room.get_mut(..len)?);
+            seal_encrypted(cfb, room.get_mut(..len)?, framing.head_len(), payload.len())?;
         }
         Some(start..start + len)
     }
+}
+
+/// Writes the checksum of a chunk's payload, which lies behind it, and encrypts the whole chunk in place.
+#[inline(never)]
+fn seal_encrypted(cfb: &mut Encryptor, chunk: &mut [u8], at: usize, len: usize) -> Option<()> {
+    let (checksum, payload) = chunk.get_mut(at..)?.split_first_chunk_mut::<CHECKSUM>()?;
+    *checksum = fnv1a(payload.get(..len)?).to_be_bytes();
+    cfb.encrypt(chunk);
+    Some(())
 }
 
 /// Random bytes for paddings, fetched for several chunks at a time: a source may cost a system call.
