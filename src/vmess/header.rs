@@ -292,6 +292,7 @@ impl Input<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entropy::{Entropy, SeededEntropy};
 
     fn header(host: Host) -> RequestHeader {
         RequestHeader {
@@ -352,6 +353,31 @@ mod tests {
         let mut unknown = encoded(&header(Host::Ip([0; 4].into())), &[]);
         unknown[40] = 9;
         assert_eq!(RequestHeader::extent(&unknown), Err(HeaderError::Address));
+    }
+
+    /// Whatever the bytes: what has its extent is never too short to be judged, and what has not always is.
+    #[test]
+    fn extents_and_judgements_agree_on_noise() {
+        let mut entropy = SeededEntropy::new(3);
+        let mut judged = 0;
+        for _ in 0..20_000 {
+            let mut plain = vec![0; entropy.below(120) as usize];
+            entropy.fill(&mut plain);
+            // Address types and commands that are legal as often as not.
+            for at in [37, 40] {
+                plain.get_mut(at).into_iter().for_each(|byte| *byte %= 6);
+            }
+            let decoded = RequestHeader::decode(&plain);
+            match RequestHeader::extent(&plain) {
+                Err(error) => assert_eq!((decoded, error), (Err(error), HeaderError::Address)),
+                Ok(need) if need > plain.len() => assert_eq!(decoded, Err(HeaderError::Truncated)),
+                Ok(_) => {
+                    assert_eq!(decoded, Err(HeaderError::Checksum));
+                    judged += 1;
+                }
+            }
+        }
+        assert!(judged > 1000, "{judged}");
     }
 
     #[test]
