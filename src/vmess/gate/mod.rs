@@ -11,6 +11,7 @@
 //! other users' traffic says louder.
 
 pub mod acceptor;
+mod clock;
 mod replay;
 mod sessions;
 mod tags;
@@ -23,14 +24,14 @@ pub use tags::LEGACY_TOLERANCE;
 pub use users::{TooManyTags, User, Users, legacy_tags_needed};
 
 use super::Id;
-use super::auth::{AuthId, CLOCK_TOLERANCE};
+use super::auth::AuthId;
 use super::id::CmdKey;
 use crate::entropy::Entropy;
-use replay::REMEMBERED;
+use clock::Clock;
 use sessions::History;
 use std::fmt;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tags::{Signer, Tags};
 use users::Found;
@@ -67,10 +68,7 @@ pub struct Gate {
     swapping: Mutex<()>,
     history: History,
     limits: GateLimits,
-    /// Auth ids from before this are refused, in unix seconds: the memory began then.
-    started: AtomicI64,
-    /// The latest time that any accept was made at.
-    latest: AtomicI64,
+    clock: Mutex<Clock>,
     /// The user who was matched last.
     hint: AtomicUsize,
     /// Stands in for the key of a user who was not found.
@@ -114,8 +112,7 @@ impl Gate {
             swapping: Mutex::new(()),
             history: History::new(limits.replay_entries, limits.replay_per_user, started_unix_secs, entropy),
             limits,
-            started: AtomicI64::new(started_unix_secs),
-            latest: AtomicI64::new(started_unix_secs),
+            clock: Mutex::new(Clock::new(started_unix_secs)),
             hint: AtomicUsize::new(0),
             stranger: CmdKey::from_bytes(stranger),
             drain_millis: u64::from(entropy.below(DRAIN_MILLIS)),
@@ -136,7 +133,8 @@ impl Gate {
         let _one_at_a_time = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.roster();
         let table = before.tags.as_ref();
-        let now = table.map_or_else(|| self.latest.load(Ordering::Relaxed), |tags| tags.advanced_at());
+        let clock = || self.clock.lock().unwrap_or_else(PoisonError::into_inner).latest();
+        let now = table.map_or_else(clock, |tags| tags.advanced_at());
         let after = Arc::new(Roster::new(users, table, self.limits.legacy_tags, now));
         *self.roster.write().unwrap_or_else(PoisonError::into_inner) = after;
     }
@@ -167,9 +165,8 @@ impl Gate {
 
     /// Whose auth id this is, if it may be used now.
     fn find(&self, roster: &Roster, auth_id: &AuthId, now: i64) -> Option<Found> {
-        let oldest = self.oldest(now);
         let found = roster.users.find(auth_id, now, self.hint.load(Ordering::Relaxed))?;
-        if found.sent < oldest {
+        if !self.answers_for(found.sent, 0, now) {
             return None;
         }
         self.hint.store(found.index, Ordering::Relaxed);
@@ -179,23 +176,15 @@ impl Gate {
     /// Whose legacy signature this is, if it may be used now.
     fn find_legacy<'a>(&self, roster: &'a Roster, auth: &[u8; 16], now: i64) -> Option<Signer<'a>> {
         let signer = roster.tags.as_ref()?.find(auth, now)?;
-        let early = signer.sent < self.oldest(now).saturating_sub(LEGACY_DRAW);
-        (!early && !self.history.is_tainted(signer.id, auth)).then_some(signer)
+        let tainted = self.history.is_tainted(signer.id, auth);
+        (self.answers_for(signer.sent, LEGACY_DRAW, now) && !tainted).then_some(signer)
     }
 
-    /// The time before which auth ids are refused, because they may have been seen and forgotten: before the
-    /// start, or before a clock was set back. Usually well outside the window of [`CLOCK_TOLERANCE`].
-    fn oldest(&self, now: i64) -> i64 {
-        let tolerance = CLOCK_TOLERANCE.cast_signed();
-        let latest = self.latest.fetch_max(now, Ordering::Relaxed).max(now);
-        let oldest = self.started.load(Ordering::Relaxed).max(latest.saturating_sub(REMEMBERED - tolerance));
-        if now.saturating_add(tolerance) >= oldest {
-            return oldest;
-        }
-        // So far back that nobody would get in: the clock was wrong before. The memory begins anew.
-        self.started.store(now, Ordering::Relaxed);
-        self.latest.store(now, Ordering::Relaxed);
-        now
+    /// Whether the memory answers for what was made at `sent`: see [`clock`].
+    fn answers_for(&self, sent: i64, draw: i64, now: i64) -> bool {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.observe(now);
+        clock.answers_for(sent, draw)
     }
 
     /// Where this user is now, after the users may have been swapped.

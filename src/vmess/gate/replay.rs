@@ -2,8 +2,7 @@
 //!
 //! A mark is 16 bytes under a secret of this gate, so that nobody can choose where it lies. Marks are filed
 //! under their user's stripe: a quota is exact, and an accept locks one stripe once. A stripe keeps four
-//! generations of 100 seconds and drops the oldest whole, so a mark is remembered for 300 to 400 seconds after
-//! the last turn that the clock allowed, and never less. When there is no room the newcomer is turned away;
+//! generations of 100 seconds and drops the oldest whole, so a mark is remembered for 300 to 400 seconds. When there is no room the newcomer is turned away;
 //! nothing is forgotten for it.
 
 use std::collections::{HashMap, HashSet};
@@ -137,13 +136,15 @@ struct Generation {
 }
 
 impl Stripe {
-    /// Begins new generations if it is time; returns how many marks were forgotten. A clock that was set back
-    /// makes them last longer.
+    /// Begins new generations if it is time; returns how many marks were forgotten.
+    ///
+    /// Nothing is forgotten while a clock that was set back catches up. One that was set back by more than the
+    /// memory lasts is not waited for: [`super::clock`] answers for what was before.
     fn turn(&mut self, now: i64) -> usize {
-        if now < self.turned_at {
+        if self.turned_at.saturating_sub(now) > REMEMBERED {
             self.turned_at = now;
         }
-        let turns = now.saturating_sub(self.turned_at) / TURN;
+        let turns = now.saturating_sub(self.turned_at).max(0) / TURN;
         self.turned_at = self.turned_at.saturating_add(turns.saturating_mul(TURN));
         let turns = usize::try_from(turns).unwrap_or(GENERATIONS).min(GENERATIONS);
         self.generations.rotate_right(turns);
@@ -226,12 +227,19 @@ mod tests {
     fn a_clock_that_is_set_back_forgets_nothing() {
         let memory = Memory::new(10, 10, 1000);
         memory.insert(1, 2, 1000);
-        for now in [-5000, -4900, -4800, -4701] {
+        for now in [700, 800, 999, 1000, 1300] {
+            assert_eq!(memory.insert(1, 2, now), Verdict::Seen, "{now}");
+        }
+        assert_eq!(memory.insert(1, 2, 1400), Verdict::New);
+        // Far back, time begins anew, and marks age again.
+        for now in [-5000, -4700] {
             assert_eq!(memory.insert(1, 2, now), Verdict::Seen, "{now}");
         }
         assert_eq!(memory.insert(1, 2, -4600), Verdict::New);
-        assert_eq!(memory.insert(1, 3, i64::MIN), Verdict::New);
-        assert_eq!(memory.insert(1, 3, i64::MAX), Verdict::New);
+        for now in [i64::MIN, i64::MAX, i64::MIN] {
+            memory.insert(1, 3, now);
+        }
+        assert!(memory.held() <= 2);
     }
 
     #[test]
