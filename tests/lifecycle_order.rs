@@ -7,7 +7,7 @@ use engine::{DIRECT, LONG, ended, events, eventually, free_address, socks, state
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 use vmesskit::error::ErrorKind;
-use vmesskit::{Event, Options, State, Tunnel};
+use vmesskit::{Event, NewUser, Options, State, Tunnel};
 
 fn kind<T>(result: Result<T, vmesskit::error::Error>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind)
@@ -49,12 +49,19 @@ fn commands_need_a_running_tunnel() {
     let tunnel = tunnel(DIRECT);
     assert_eq!(kind(tunnel.connections().wait(None).expect("at once")), Some(ErrorKind::Misuse));
     assert_eq!(kind(tunnel.reload(DIRECT).wait(None).expect("at once")), Some(ErrorKind::Misuse));
+    let user = NewUser { id: "id".into(), email: "e".into(), ..NewUser::default() };
+    assert_eq!(kind(tunnel.users("in")), Some(ErrorKind::Misuse));
+    assert_eq!(kind(tunnel.add_user("in", &user)), Some(ErrorKind::Misuse));
+    assert_eq!(kind(tunnel.remove_user("in", "e")), Some(ErrorKind::Misuse));
     tunnel.stop(LONG).wait(None).expect("answered").expect("stopped");
     assert_eq!(kind(tunnel.connections().wait(None).expect("at once")), Some(ErrorKind::Stopped));
     assert_eq!(kind(tunnel.check(LONG).wait(None).expect("at once")), Some(ErrorKind::Stopped));
     assert_eq!(kind(tunnel.close_connection(1).wait(None).expect("at once")), Some(ErrorKind::Stopped));
     assert_eq!(kind(tunnel.reload("{").wait(None).expect("at once")), Some(ErrorKind::ConfigInvalid));
-    assert_eq!(kind(tunnel.users()), Some(ErrorKind::Unsupported));
+    assert_eq!(kind(tunnel.users("in")), Some(ErrorKind::Stopped));
+    assert_eq!(kind(tunnel.add_user("in", &user)), Some(ErrorKind::Stopped));
+    assert_eq!(kind(tunnel.remove_user("in", "e")), Some(ErrorKind::Stopped));
+    assert_eq!(tunnel.counters(true), []);
     // Signals to a tunnel that is over are lost, and that is all.
     tunnel.network_changed(None);
     tunnel.wake();

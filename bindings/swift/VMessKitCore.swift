@@ -487,6 +487,22 @@ fileprivate struct FfiConverterUInt8: FfiConverterPrimitive {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterUInt16: FfiConverterPrimitive {
+    typealias FfiType = UInt16
+    typealias SwiftType = UInt16
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> UInt16 {
+        return try lift(readInt(&buf))
+    }
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        writeInt(&buf, lower(value))
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterUInt32: FfiConverterPrimitive {
     typealias FfiType = UInt32
     typealias SwiftType = UInt32
@@ -975,12 +991,14 @@ public func FfiConverterTypePlatform_lower(_ value: Platform) -> UInt64 {
 public protocol TunnelProtocol: AnyObject, Sendable {
 
     /**
-     * Adds a user, JSON as in the config's `clients`, to a VMess inbound. Not built yet.
+     * Adds a user to a VMess inbound, who may connect from then on. The user stays until removed, and until a reload
+     * gives the inbound other clients. Takes some milliseconds where there are thousands of users.
      *
      * # Errors
-     * `Unsupported`.
+     * `ConfigInvalid` with the path `id`, `alterId` or `email`: that is not valid, or another user's; `Misuse` if no VMess
+     * inbound has the tag, and before the start; `Stopped`.
      */
-    func addUser(inbound: String, user: String) throws
+    func addUser(inbound: String, user: NewUser) throws
 
     /**
      * Proves the path to the server: dials the first outbound that has one and waits for a valid answer.
@@ -1005,6 +1023,15 @@ public protocol TunnelProtocol: AnyObject, Sendable {
      * `Stopped`.
      */
     func connections() async throws  -> [ConnectionInfo]
+
+    /**
+     * The counters that the config's policy asks for: of users, inbounds and outbounds, under V2Ray's names. `reset` sets
+     * them to 0 in the same step, without losing a byte. Never blocks.
+     *
+     * A counter is there from its first connection on; one that has stayed at 0 from one reset to the next, without a
+     * connection, is gone until there is one again.
+     */
+    func counters(reset: Bool)  -> [Counter]
 
     /**
      * Tells how short memory is.
@@ -1039,10 +1066,11 @@ public protocol TunnelProtocol: AnyObject, Sendable {
     func reload(config: String) async throws  -> ReloadReport
 
     /**
-     * Removes a user of a VMess inbound; false if there is none. Not built yet.
+     * Removes a user of a VMess inbound by e-mail, without regard to case; false if there is none of it. Connections that
+     * the user has open live on, and no new one is served.
      *
      * # Errors
-     * `Unsupported`.
+     * `Misuse` if the e-mail is empty or no VMess inbound has the tag, and before the start; `Stopped`.
      */
     func removeUser(inbound: String, email: String) throws  -> Bool
 
@@ -1105,12 +1133,12 @@ public protocol TunnelProtocol: AnyObject, Sendable {
     func tunSettings()  -> TunSettings?
 
     /**
-     * The users of the VMess inbounds with their counters. Not built yet.
+     * The users of a VMess inbound, by its tag: those of the config and those that were added.
      *
      * # Errors
-     * `Unsupported`.
+     * `Misuse` if no VMess inbound has the tag, and before the start; `Stopped`.
      */
-    func users() throws  -> [UserInfo]
+    func users(inbound: String) throws  -> [UserInfo]
 
     /**
      * Tells that the device is awake again.
@@ -1192,17 +1220,19 @@ public convenience init(config: String, options: Options, platform: Platform?)th
 
 
     /**
-     * Adds a user, JSON as in the config's `clients`, to a VMess inbound. Not built yet.
+     * Adds a user to a VMess inbound, who may connect from then on. The user stays until removed, and until a reload
+     * gives the inbound other clients. Takes some milliseconds where there are thousands of users.
      *
      * # Errors
-     * `Unsupported`.
+     * `ConfigInvalid` with the path `id`, `alterId` or `email`: that is not valid, or another user's; `Misuse` if no VMess
+     * inbound has the tag, and before the start; `Stopped`.
      */
-open func addUser(inbound: String, user: String)throws   {try rustCallWithError(FfiConverterTypeTunnelError_lift) {
+open func addUser(inbound: String, user: NewUser)throws   {try rustCallWithError(FfiConverterTypeTunnelError_lift) {
         uniffiCallStatus in
     uniffi_vmesskit_uniffi_fn_method_tunnel_add_user(
             self.uniffiCloneHandle(),
         FfiConverterString.lower(inbound),
-        FfiConverterString.lower(user),uniffiCallStatus
+        FfiConverterTypeNewUser_lower(user),uniffiCallStatus
     )
 }
 }
@@ -1271,6 +1301,23 @@ open func connections()async throws  -> [ConnectionInfo]  {
             liftFunc: FfiConverterSequenceTypeConnectionInfo.lift,
             errorHandler: FfiConverterTypeTunnelError_lift
         )
+}
+
+    /**
+     * The counters that the config's policy asks for: of users, inbounds and outbounds, under V2Ray's names. `reset` sets
+     * them to 0 in the same step, without losing a byte. Never blocks.
+     *
+     * A counter is there from its first connection on; one that has stayed at 0 from one reset to the next, without a
+     * connection, is gone until there is one again.
+     */
+open func counters(reset: Bool) -> [Counter]  {
+    return try!  FfiConverterSequenceTypeCounter.lift(try! rustCall() {
+        uniffiCallStatus in
+    uniffi_vmesskit_uniffi_fn_method_tunnel_counters(
+            self.uniffiCloneHandle(),
+        FfiConverterBool.lower(reset),uniffiCallStatus
+    )
+})
 }
 
     /**
@@ -1355,10 +1402,11 @@ open func reload(config: String)async throws  -> ReloadReport  {
 }
 
     /**
-     * Removes a user of a VMess inbound; false if there is none. Not built yet.
+     * Removes a user of a VMess inbound by e-mail, without regard to case; false if there is none of it. Connections that
+     * the user has open live on, and no new one is served.
      *
      * # Errors
-     * `Unsupported`.
+     * `Misuse` if the e-mail is empty or no VMess inbound has the tag, and before the start; `Stopped`.
      */
 open func removeUser(inbound: String, email: String)throws  -> Bool  {
     return try  FfiConverterBool.lift(try rustCallWithError(FfiConverterTypeTunnelError_lift) {
@@ -1514,16 +1562,17 @@ open func tunSettings() -> TunSettings?  {
 }
 
     /**
-     * The users of the VMess inbounds with their counters. Not built yet.
+     * The users of a VMess inbound, by its tag: those of the config and those that were added.
      *
      * # Errors
-     * `Unsupported`.
+     * `Misuse` if no VMess inbound has the tag, and before the start; `Stopped`.
      */
-open func users()throws  -> [UserInfo]  {
+open func users(inbound: String)throws  -> [UserInfo]  {
     return try  FfiConverterSequenceTypeUserInfo.lift(try rustCallWithError(FfiConverterTypeTunnelError_lift) {
         uniffiCallStatus in
     uniffi_vmesskit_uniffi_fn_method_tunnel_users(
-            self.uniffiCloneHandle(),uniffiCallStatus
+            self.uniffiCloneHandle(),
+        FfiConverterString.lower(inbound),uniffiCallStatus
     )
 })
 }
@@ -1871,6 +1920,75 @@ public func FfiConverterTypeConnectionInfo_lift(_ buf: RustBuffer) throws -> Con
 #endif
 public func FfiConverterTypeConnectionInfo_lower(_ value: ConnectionInfo) -> RustBuffer {
     return FfiConverterTypeConnectionInfo.lower(value)
+}
+
+
+/**
+ * A counter that the config's policy asks for.
+ */
+public struct Counter: Equatable, Hashable {
+    /**
+     * V2Ray's name: `user>>>EMAIL>>>traffic>>>uplink`, or `inbound` or `outbound` and a tag, or `downlink`.
+     */
+    public let name: String
+    /**
+     * Payload bytes since the last reset.
+     */
+    public let value: UInt64
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * V2Ray's name: `user>>>EMAIL>>>traffic>>>uplink`, or `inbound` or `outbound` and a tag, or `downlink`.
+         */name: String,
+        /**
+         * Payload bytes since the last reset.
+         */value: UInt64) {
+        self.name = name
+        self.value = value
+    }
+
+
+
+
+}
+
+#if compiler(>=6)
+extension Counter: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeCounter: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Counter {
+        return
+            try Counter(
+                name: FfiConverterString.read(from: &buf),
+                value: FfiConverterUInt64.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: Counter, into buf: inout [UInt8]) {
+        FfiConverterString.write(value.name, into: &buf)
+        FfiConverterUInt64.write(value.value, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeCounter_lift(_ buf: RustBuffer) throws -> Counter {
+    return try FfiConverterTypeCounter.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeCounter_lower(_ value: Counter) -> RustBuffer {
+    return FfiConverterTypeCounter.lower(value)
 }
 
 
@@ -2366,6 +2484,97 @@ public func FfiConverterTypeNetworkInfo_lift(_ buf: RustBuffer) throws -> Networ
 #endif
 public func FfiConverterTypeNetworkInfo_lower(_ value: NetworkInfo) -> RustBuffer {
     return FfiConverterTypeNetworkInfo.lower(value)
+}
+
+
+/**
+ * A user for `add_user`. The id is a secret.
+ */
+public struct NewUser: Equatable, Hashable {
+    /**
+     * The id: a UUID, or another text of 1 to 30 bytes, which is mapped to one as Xray does it.
+     */
+    public let id: String
+    /**
+     * How many alter ids; 0 for the AEAD header alone.
+     */
+    public let alterId: UInt16
+    /**
+     * The policy level.
+     */
+    public let level: UInt32
+    /**
+     * The e-mail, by which the user is counted, routed and removed. Not empty, and the inbound's only one of it, without
+     * regard to case.
+     */
+    public let email: String
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * The id: a UUID, or another text of 1 to 30 bytes, which is mapped to one as Xray does it.
+         */id: String,
+        /**
+         * How many alter ids; 0 for the AEAD header alone.
+         */alterId: UInt16,
+        /**
+         * The policy level.
+         */level: UInt32,
+        /**
+         * The e-mail, by which the user is counted, routed and removed. Not empty, and the inbound's only one of it, without
+         * regard to case.
+         */email: String) {
+        self.id = id
+        self.alterId = alterId
+        self.level = level
+        self.email = email
+    }
+
+
+
+
+}
+
+#if compiler(>=6)
+extension NewUser: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeNewUser: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> NewUser {
+        return
+            try NewUser(
+                id: FfiConverterString.read(from: &buf),
+                alterId: FfiConverterUInt16.read(from: &buf),
+                level: FfiConverterUInt32.read(from: &buf),
+                email: FfiConverterString.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: NewUser, into buf: inout [UInt8]) {
+        FfiConverterString.write(value.id, into: &buf)
+        FfiConverterUInt16.write(value.alterId, into: &buf)
+        FfiConverterUInt32.write(value.level, into: &buf)
+        FfiConverterString.write(value.email, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeNewUser_lift(_ buf: RustBuffer) throws -> NewUser {
+    return try FfiConverterTypeNewUser.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeNewUser_lower(_ value: NewUser) -> RustBuffer {
+    return FfiConverterTypeNewUser.lower(value)
 }
 
 
@@ -3006,23 +3215,27 @@ public func FfiConverterTypeTunSettings_lower(_ value: TunSettings) -> RustBuffe
 
 
 /**
- * One user of a VMess inbound.
+ * One user of a VMess inbound. The id, a secret, is not shown.
  */
 public struct UserInfo: Equatable, Hashable {
     /**
-     * The e-mail.
+     * The e-mail; may be empty for a user of the config.
      */
     public let email: String
+    /**
+     * How many alter ids.
+     */
+    public let alterId: UInt16
     /**
      * The policy level.
      */
     public let level: UInt32
     /**
-     * Payload bytes up.
+     * Payload bytes that the user sent since the last reset, if the policy has the user counted.
      */
     public let uplinkBytes: UInt64
     /**
-     * Payload bytes down.
+     * Payload bytes that the user received since the last reset, if the policy has the user counted.
      */
     public let downlinkBytes: UInt64
 
@@ -3030,18 +3243,22 @@ public struct UserInfo: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * The e-mail.
+         * The e-mail; may be empty for a user of the config.
          */email: String,
+        /**
+         * How many alter ids.
+         */alterId: UInt16,
         /**
          * The policy level.
          */level: UInt32,
         /**
-         * Payload bytes up.
+         * Payload bytes that the user sent since the last reset, if the policy has the user counted.
          */uplinkBytes: UInt64,
         /**
-         * Payload bytes down.
+         * Payload bytes that the user received since the last reset, if the policy has the user counted.
          */downlinkBytes: UInt64) {
         self.email = email
+        self.alterId = alterId
         self.level = level
         self.uplinkBytes = uplinkBytes
         self.downlinkBytes = downlinkBytes
@@ -3064,6 +3281,7 @@ public struct FfiConverterTypeUserInfo: FfiConverterRustBuffer {
         return
             try UserInfo(
                 email: FfiConverterString.read(from: &buf),
+                alterId: FfiConverterUInt16.read(from: &buf),
                 level: FfiConverterUInt32.read(from: &buf),
                 uplinkBytes: FfiConverterUInt64.read(from: &buf),
                 downlinkBytes: FfiConverterUInt64.read(from: &buf)
@@ -3072,6 +3290,7 @@ public struct FfiConverterTypeUserInfo: FfiConverterRustBuffer {
 
     public static func write(_ value: UserInfo, into buf: inout [UInt8]) {
         FfiConverterString.write(value.email, into: &buf)
+        FfiConverterUInt16.write(value.alterId, into: &buf)
         FfiConverterUInt32.write(value.level, into: &buf)
         FfiConverterUInt64.write(value.uplinkBytes, into: &buf)
         FfiConverterUInt64.write(value.downlinkBytes, into: &buf)
@@ -5004,6 +5223,31 @@ fileprivate struct FfiConverterSequenceTypeConnectionInfo: FfiConverterRustBuffe
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterSequenceTypeCounter: FfiConverterRustBuffer {
+    typealias SwiftType = [Counter]
+
+    public static func write(_ value: [Counter], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterTypeCounter.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [Counter] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [Counter]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterTypeCounter.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterSequenceTypeDiagnostic: FfiConverterRustBuffer {
     typealias SwiftType = [Diagnostic]
 
@@ -5293,7 +5537,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_vmesskit_uniffi_checksum_method_platform_find_owner() != 19802) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_vmesskit_uniffi_checksum_method_tunnel_add_user() != 16517) {
+    if (uniffi_vmesskit_uniffi_checksum_method_tunnel_add_user() != 62160) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_vmesskit_uniffi_checksum_method_tunnel_check() != 43082) {
@@ -5303,6 +5547,9 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_vmesskit_uniffi_checksum_method_tunnel_connections() != 3826) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_vmesskit_uniffi_checksum_method_tunnel_counters() != 21037) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_vmesskit_uniffi_checksum_method_tunnel_memory_pressure() != 20859) {
@@ -5320,7 +5567,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_vmesskit_uniffi_checksum_method_tunnel_reload() != 48824) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_vmesskit_uniffi_checksum_method_tunnel_remove_user() != 60960) {
+    if (uniffi_vmesskit_uniffi_checksum_method_tunnel_remove_user() != 41018) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_vmesskit_uniffi_checksum_method_tunnel_request_stop() != 24924) {
@@ -5350,7 +5597,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_vmesskit_uniffi_checksum_method_tunnel_tun_settings() != 47420) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_vmesskit_uniffi_checksum_method_tunnel_users() != 23484) {
+    if (uniffi_vmesskit_uniffi_checksum_method_tunnel_users() != 16667) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_vmesskit_uniffi_checksum_method_tunnel_wake() != 8458) {

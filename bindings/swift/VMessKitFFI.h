@@ -340,6 +340,11 @@ uint64_t uniffi_vmesskit_uniffi_fn_method_tunnel_close_connection(uint64_t ptr, 
 uint64_t uniffi_vmesskit_uniffi_fn_method_tunnel_connections(uint64_t ptr
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_VMESSKIT_UNIFFI_FN_METHOD_TUNNEL_COUNTERS
+#define UNIFFI_FFIDEF_UNIFFI_VMESSKIT_UNIFFI_FN_METHOD_TUNNEL_COUNTERS
+RustBuffer uniffi_vmesskit_uniffi_fn_method_tunnel_counters(uint64_t ptr, int8_t reset, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_VMESSKIT_UNIFFI_FN_METHOD_TUNNEL_MEMORY_PRESSURE
 #define UNIFFI_FFIDEF_UNIFFI_VMESSKIT_UNIFFI_FN_METHOD_TUNNEL_MEMORY_PRESSURE
 void uniffi_vmesskit_uniffi_fn_method_tunnel_memory_pressure(uint64_t ptr, RustBuffer level, RustCallStatus *_Nonnull out_status
@@ -417,7 +422,7 @@ RustBuffer uniffi_vmesskit_uniffi_fn_method_tunnel_tun_settings(uint64_t ptr, Ru
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_VMESSKIT_UNIFFI_FN_METHOD_TUNNEL_USERS
 #define UNIFFI_FFIDEF_UNIFFI_VMESSKIT_UNIFFI_FN_METHOD_TUNNEL_USERS
-RustBuffer uniffi_vmesskit_uniffi_fn_method_tunnel_users(uint64_t ptr, RustCallStatus *_Nonnull out_status
+RustBuffer uniffi_vmesskit_uniffi_fn_method_tunnel_users(uint64_t ptr, RustBuffer inbound, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_VMESSKIT_UNIFFI_FN_METHOD_TUNNEL_WAKE
@@ -802,6 +807,12 @@ uint16_t uniffi_vmesskit_uniffi_checksum_method_tunnel_close_connection(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_VMESSKIT_UNIFFI_CHECKSUM_METHOD_TUNNEL_CONNECTIONS
 #define UNIFFI_FFIDEF_UNIFFI_VMESSKIT_UNIFFI_CHECKSUM_METHOD_TUNNEL_CONNECTIONS
 uint16_t uniffi_vmesskit_uniffi_checksum_method_tunnel_connections(void
+
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_VMESSKIT_UNIFFI_CHECKSUM_METHOD_TUNNEL_COUNTERS
+#define UNIFFI_FFIDEF_UNIFFI_VMESSKIT_UNIFFI_CHECKSUM_METHOD_TUNNEL_COUNTERS
+uint16_t uniffi_vmesskit_uniffi_checksum_method_tunnel_counters(void
 
 );
 #endif

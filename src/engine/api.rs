@@ -398,17 +398,53 @@ pub struct ReloadReport {
     pub tun_changed: bool,
 }
 
-/// What [`Tunnel::users`](crate::Tunnel::users) shows of one user of a VMess inbound.
+/// What [`Tunnel::users`](crate::Tunnel::users) shows of one user of a VMess inbound. The id, a secret, is not shown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserInfo {
-    /// The e-mail.
+    /// The e-mail; may be empty for a user of the config.
     pub email: String,
+    /// How many alter ids.
+    pub alter_id: u16,
     /// The policy level.
     pub level: u32,
-    /// Payload bytes up.
+    /// Payload bytes that the user sent since the last reset, if the policy has the user counted.
     pub uplink_bytes: u64,
-    /// Payload bytes down.
+    /// Payload bytes that the user received since the last reset, if the policy has the user counted.
     pub downlink_bytes: u64,
+}
+
+/// A user for [`Tunnel::add_user`](crate::Tunnel::add_user). Its `Debug` does not show the id.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct NewUser {
+    /// The id: a UUID, or another text of 1 to 30 bytes, which is mapped to one as Xray does it.
+    pub id: String,
+    /// How many alter ids; 0 for the AEAD header alone.
+    pub alter_id: u16,
+    /// The policy level.
+    pub level: u32,
+    /// The e-mail, by which the user is counted, routed and removed. Not empty, and the inbound's only one of it, without
+    /// regard to case.
+    pub email: String,
+}
+
+impl fmt::Debug for NewUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewUser")
+            .field("id", &format_args!("(hidden)"))
+            .field("alter_id", &self.alter_id)
+            .field("level", &self.level)
+            .field("email", &self.email)
+            .finish()
+    }
+}
+
+/// A counter that the config's policy asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counter {
+    /// V2Ray's name: `user>>>EMAIL>>>traffic>>>uplink`, or `inbound` or `outbound` and a tag, or `downlink`.
+    pub name: String,
+    /// Payload bytes since the last reset.
+    pub value: u64,
 }
 
 /// How short memory is, as the host's operating system says.

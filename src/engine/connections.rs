@@ -2,6 +2,7 @@
 
 use super::api::ConnectionInfo;
 use super::shared::Shared;
+use super::stats::Tally;
 use crate::addr::{Network, Target};
 use crate::time::Moment;
 use std::cell::{Cell, RefCell};
@@ -34,6 +35,8 @@ pub(crate) struct Opening {
     pub(crate) outbound: Arc<str>,
     /// When it was accepted.
     pub(crate) accepted: Moment,
+    /// The counters by name that its payload goes to.
+    pub(crate) tally: Tally,
 }
 
 /// An open connection. It leaves the registry and the gauges when the last reference goes.
@@ -129,11 +132,12 @@ impl Connection {
         self.opening.accepted
     }
 
-    /// Counts payload, here and in the tunnel's totals.
+    /// Counts payload: here, under the names that the policy asks for, and in the tunnel's totals.
     pub(crate) fn count(&self, uplink: usize, downlink: usize) {
         let (uplink, downlink) = (uplink as u64, downlink as u64);
         self.uplink.set(self.uplink.get() + uplink);
         self.downlink.set(self.downlink.get() + downlink);
+        self.opening.tally.add(uplink, downlink);
         if uplink > 0 {
             self.shared.stats.uplink_bytes.fetch_add(uplink, Relaxed);
         }
@@ -178,7 +182,7 @@ impl Connection {
     }
 
     fn info(&self, now: Moment) -> ConnectionInfo {
-        let Opening { network, source, target, inbound, outbound, accepted } = &self.opening;
+        let Opening { network, source, target, inbound, outbound, accepted, tally: _ } = &self.opening;
         ConnectionInfo {
             id: self.id,
             network: *network,
@@ -222,6 +226,7 @@ mod tests {
             inbound: "tun".into(),
             outbound: "proxy".into(),
             accepted: Moment::from_millis(1000),
+            tally: Tally::default(),
         }
     }
 

@@ -58,7 +58,7 @@ pub(crate) fn route(shard: &Shard, flow: &Flow) -> Rc<dyn Outbound> {
         target: &flow.target,
         inbound: &flow.inbound,
         source: flow.source,
-        user: "",
+        user: flow.user.as_ref().map_or("", |user| &user.email),
     };
     let picked = live.router.pick(&asked).and_then(|index| live.outbounds.get(index));
     let outbound =
@@ -68,6 +68,8 @@ pub(crate) fn route(shard: &Shard, flow: &Flow) -> Rc<dyn Outbound> {
 
 /// Registers a flow in the list of connections. It stays there, and counted, until the last reference goes.
 pub(crate) fn register(shard: &Shard, flow: &Flow, outbound: &dyn Outbound) -> Rc<Connection> {
+    let system = shard.live().config.policy.system;
+    let user = flow.user.as_ref().and_then(|user| user.traffic.clone());
     let opening = Opening {
         network: flow.network,
         source: flow.source,
@@ -75,7 +77,7 @@ pub(crate) fn register(shard: &Shard, flow: &Flow, outbound: &dyn Outbound) -> R
         inbound: Arc::clone(&flow.inbound),
         outbound: Arc::clone(outbound.tag()),
         accepted: flow.accepted,
-        traffic: flow.user.as_ref().and_then(|user| user.traffic.clone()),
+        tally: shard.shared.stats.tally(user, &flow.inbound, outbound.tag(), &system),
     };
     shard.connections.register(&shard.shared, opening)
 }

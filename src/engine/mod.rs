@@ -3,6 +3,7 @@
 //! * [`instance`] is the handle that hosts hold; [`runner`] the shard's thread behind it; they talk by [`mailbox`], and
 //!   answers come back as [`pending`].
 //! * [`shard`] is what the tasks of that thread share, [`shared`] what every thread may see: counters, events, state, log.
+//! * [`users`] is what hosts see of the users of VMess inbounds, and how they change them.
 //! * [`host`] keeps foreign code (the platform's callbacks, wakers) on threads of its own.
 //! * [`inbound`] and [`outbound`] are where flows come in and go out; what is known of servers is judged by [`health`].
 
@@ -32,6 +33,7 @@ mod shared;
 mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
+mod users;
 
 pub use measure::measure;
 pub(crate) use shard::Shard;

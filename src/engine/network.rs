@@ -98,6 +98,7 @@ mod tests {
             inbound: "tun".into(),
             outbound: "proxy".into(),
             accepted: shard.clock.now(),
+            tally: Default::default(),
         };
         let connection = shard.connections.register(&shard.shared, opening);
         let closed = || poll_immediate(&connection);

@@ -6,6 +6,7 @@ use super::clock::Clock;
 use super::events::EventQueue;
 use super::host::HostQueue;
 use super::stats::Counters;
+use super::users::UserTables;
 use crate::config::LogLevel;
 use crate::error::Error;
 use crate::time::Moment;
@@ -18,10 +19,12 @@ use tokio::sync::Semaphore;
 /// The longest text of a log line, in bytes.
 const LINE: usize = 500;
 
-/// Counters, events, state, log and clock of one instance. Its lock is never held across foreign code.
+/// Counters, users, events, state, log and clock of one instance. Its lock is never held across foreign code.
 pub(crate) struct Shared {
     /// The counters.
     pub(crate) stats: Counters,
+    /// The users of the VMess inbounds.
+    pub(crate) users: UserTables,
     /// The clocks.
     pub(crate) clock: Clock,
     /// What waits for the host thread; the wakers of the host's futures among it.
@@ -49,6 +52,7 @@ impl Shared {
             Board { state: State::Idle, since: clock.now(), last_error: None, queue: EventQueue::default() };
         Self {
             stats: Counters::default(),
+            users: UserTables::default(),
             clock,
             host: Arc::default(),
             slots: Arc::new(Semaphore::new(budget::connection_limit())),

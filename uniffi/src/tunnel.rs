@@ -7,7 +7,7 @@ use crate::platform::{self, Platform};
 use crate::stats::{ConnectionInfo, Stats};
 use crate::status::Status;
 use crate::tun::{Tun, TunSettings};
-use crate::users::UserInfo;
+use crate::users::{Counter, NewUser, UserInfo};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,26 +148,38 @@ impl Tunnel {
         self.inner.stats().into()
     }
 
-    /// The users of the VMess inbounds with their counters. Not built yet.
+    /// The counters that the config's policy asks for: of users, inbounds and outbounds, under V2Ray's names. `reset` sets
+    /// them to 0 in the same step, without losing a byte. Never blocks.
     ///
-    /// # Errors
-    /// `Unsupported`.
-    pub fn users(&self) -> Result<Vec<UserInfo>, TunnelError> {
-        Ok(self.inner.users()?.into_iter().map(UserInfo::from).collect())
+    /// A counter is there from its first connection on; one that has stayed at 0 from one reset to the next, without a
+    /// connection, is gone until there is one again.
+    pub fn counters(&self, reset: bool) -> Vec<Counter> {
+        self.inner.counters(reset).into_iter().map(Counter::from).collect()
     }
 
-    /// Adds a user, JSON as in the config's `clients`, to a VMess inbound. Not built yet.
+    /// The users of a VMess inbound, by its tag: those of the config and those that were added.
     ///
     /// # Errors
-    /// `Unsupported`.
-    pub fn add_user(&self, inbound: &str, user: &str) -> Result<(), TunnelError> {
-        Ok(self.inner.add_user(inbound, user)?)
+    /// `Misuse` if no VMess inbound has the tag, and before the start; `Stopped`.
+    pub fn users(&self, inbound: &str) -> Result<Vec<UserInfo>, TunnelError> {
+        Ok(self.inner.users(inbound)?.into_iter().map(UserInfo::from).collect())
     }
 
-    /// Removes a user of a VMess inbound; false if there is none. Not built yet.
+    /// Adds a user to a VMess inbound, who may connect from then on. The user stays until removed, and until a reload
+    /// gives the inbound other clients. Takes some milliseconds where there are thousands of users.
     ///
     /// # Errors
-    /// `Unsupported`.
+    /// `ConfigInvalid` with the path `id`, `alterId` or `email`: that is not valid, or another user's; `Misuse` if no VMess
+    /// inbound has the tag, and before the start; `Stopped`.
+    pub fn add_user(&self, inbound: &str, user: NewUser) -> Result<(), TunnelError> {
+        Ok(self.inner.add_user(inbound, &user.into())?)
+    }
+
+    /// Removes a user of a VMess inbound by e-mail, without regard to case; false if there is none of it. Connections that
+    /// the user has open live on, and no new one is served.
+    ///
+    /// # Errors
+    /// `Misuse` if the e-mail is empty or no VMess inbound has the tag, and before the start; `Stopped`.
     pub fn remove_user(&self, inbound: &str, email: &str) -> Result<bool, TunnelError> {
         Ok(self.inner.remove_user(inbound, email)?)
     }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use vmesskit_uniffi::{
-    ErrorKind, Event, FdOwnership, Framing, LogLevel, NetworkInfo, Options, Platform, PlatformError, State,
-    TunHandle, Tunnel, TunnelError,
+    ErrorKind, Event, FdOwnership, Framing, LogLevel, NetworkInfo, NewUser, Options, Platform, PlatformError,
+    State, TunHandle, Tunnel, TunnelError,
 };
 
 const QUIET: &str = r#"{"outbounds": [{"protocol": "blackhole"}]}"#;
@@ -159,11 +159,22 @@ fn a_refused_socket_fails_the_check() {
 }
 
 #[test]
+fn users_need_a_vmess_inbound() {
+    let tunnel = tunnel(QUIET);
+    block_on(tunnel.start(None)).expect("started");
+    let user = NewUser { id: "the id".into(), alter_id: 0, level: 0, email: "ann".into() };
+    assert!(!format!("{user:?}").contains("the id"));
+    assert_eq!(kind(tunnel.users("in")), ErrorKind::Misuse);
+    assert_eq!(kind(tunnel.add_user("in", user)), ErrorKind::Misuse);
+    assert_eq!(kind(tunnel.remove_user("in", "ann")), ErrorKind::Misuse);
+    assert_eq!(tunnel.counters(true), []);
+    block_on(tunnel.stop(10_000)).expect("stopped");
+    assert_eq!(kind(tunnel.users("in")), ErrorKind::Stopped);
+}
+
+#[test]
 fn what_is_not_built_yet_says_so() {
     let tunnel = tunnel(QUIET);
     assert_eq!(kind(tunnel.select_outbound("group", "tag")), ErrorKind::Unsupported);
-    assert_eq!(kind(tunnel.users()), ErrorKind::Unsupported);
-    assert_eq!(kind(tunnel.add_user("in", "{}")), ErrorKind::Unsupported);
-    assert_eq!(kind(tunnel.remove_user("in", "a@b")), ErrorKind::Unsupported);
     assert_eq!(kind(vmesskit_uniffi::parse_subscription(b"")), ErrorKind::Unsupported);
 }

@@ -22,8 +22,7 @@
  * Threads.    A tunnel's functions may be called on any thread. Every other object is for one thread at a time.
  * Waiting.    Functions with `timeout_ms` block for at most that long: 0 asks once, VMK_WAIT_FOREVER does not give up.
  * Not built.  What returns VMK_UNSUPPORTED in this version is there so that programs can be written against it:
- *             vmk_parse_subscription, vmk_measure, vmk_tunnel_select_outbound, vmk_tunnel_users, vmk_tunnel_add_user,
- *             vmk_tunnel_remove_user.
+ *             vmk_parse_subscription, vmk_measure, vmk_tunnel_select_outbound.
  */
 
 #ifndef VMESSKIT_H
@@ -266,6 +265,9 @@ typedef struct vmk_check_report vmk_check_report;
 
 // The connections that were open at one moment: opaque, freed with `vmk_connections_free`.
 typedef struct vmk_connections vmk_connections;
+
+// The counters by name at one moment: opaque, freed with `vmk_counters_free`.
+typedef struct vmk_counters vmk_counters;
 
 // What was found in a config: opaque, freed with `vmk_diagnostics_free`.
 typedef struct vmk_diagnostics vmk_diagnostics;
@@ -532,13 +534,46 @@ typedef struct vmk_user {
     uint32_t size;
     // The policy level.
     uint32_t level;
-    // Payload bytes up.
+    // Payload bytes that the user sent since the last reset, if the policy has the user counted.
     uint64_t uplink_bytes;
-    // Payload bytes down.
+    // Payload bytes that the user received since the last reset, if the policy has the user counted.
     uint64_t downlink_bytes;
-    // The e-mail.
+    // The e-mail; may be empty for a user of the config.
     const char *email;
+    // How many alter ids.
+    uint32_t alter_id;
+    // Zero.
+    uint32_t reserved;
 } vmk_user;
+
+// A user for `vmk_tunnel_add_user`. Its texts are copied before the call returns; the id is a secret.
+typedef struct vmk_new_user {
+    // `sizeof(vmk_new_user)`.
+    uint32_t size;
+    // The policy level.
+    uint32_t level;
+    // The id: a UUID, or another text of 1 to 30 bytes, which is mapped to one as Xray does it.
+    const char *id;
+    // The e-mail, by which the user is counted, routed and removed. Not empty, and the inbound's only one of it, without
+    // regard to case.
+    const char *email;
+    // How many alter ids, 0 to 65535; 0 for the AEAD header alone.
+    uint32_t alter_id;
+    // Zero.
+    uint32_t reserved;
+} vmk_new_user;
+
+// One counter. The text is borrowed from the list.
+typedef struct vmk_counter {
+    // `sizeof(vmk_counter)`.
+    uint32_t size;
+    // Zero.
+    uint32_t reserved;
+    // Payload bytes since the last reset.
+    uint64_t value;
+    // V2Ray's name: `user>>>EMAIL>>>traffic>>>uplink`, or `inbound` or `outbound` and a tag, or `downlink`.
+    const char *name;
+} vmk_counter;
 
 #ifdef __cplusplus
 extern "C" {
@@ -939,10 +974,11 @@ vmk_result vmk_tunnel_next_event(const struct vmk_tunnel *tunnel,
                                  struct vmk_event **out,
                                  struct vmk_error **error);
 
-// Lists the users with their counters. Not built yet: `VMK_UNSUPPORTED`.
+// Lists the users of a VMess inbound: those of the config and those that were added.
 //
-// out: receives the list, to be freed with `vmk_users_free`.
+// inbound: its tag. out: receives the list, to be freed with `vmk_users_free`.
 vmk_result vmk_tunnel_users(const struct vmk_tunnel *tunnel,
+                            const char *inbound,
                             struct vmk_users **out,
                             struct vmk_error **error);
 
@@ -957,15 +993,18 @@ vmk_result vmk_users_get(const struct vmk_users *users, size_t index, struct vmk
 // Frees a list and every text borrowed from it. NULL is ignored.
 void vmk_users_free(struct vmk_users *users);
 
-// Adds a user to a VMess inbound. Not built yet: `VMK_UNSUPPORTED`.
+// Adds a user to a VMess inbound, who may connect from then on. The user stays until removed, and until a reload gives the
+// inbound other clients. Takes some milliseconds where there are thousands of users. `VMK_CONFIG_INVALID` with the path
+// `id`, `alterId` or `email` if that is not valid, or another user's; `VMK_MISUSE` if no VMess inbound has the tag.
 //
-// inbound: its tag. user: the user as in the config's `clients`, JSON.
+// inbound: its tag. user: read during the call only.
 vmk_result vmk_tunnel_add_user(const struct vmk_tunnel *tunnel,
                                const char *inbound,
-                               const char *user,
+                               const struct vmk_new_user *user,
                                struct vmk_error **error);
 
-// Removes a user of a VMess inbound. Not built yet: `VMK_UNSUPPORTED`.
+// Removes a user of a VMess inbound by e-mail, without regard to case. Connections that the user has open live on, and no
+// new one is served. `VMK_MISUSE` if the e-mail is empty, or no VMess inbound has the tag.
 //
 // inbound: its tag. email: the user's. removed: receives 1, or 0 if there is no such user; may be NULL.
 vmk_result vmk_tunnel_remove_user(const struct vmk_tunnel *tunnel,
@@ -973,6 +1012,28 @@ vmk_result vmk_tunnel_remove_user(const struct vmk_tunnel *tunnel,
                                   const char *email,
                                   uint32_t *removed,
                                   struct vmk_error **error);
+
+// Lists the counters that the config's policy asks for: of users, inbounds and outbounds. Never blocks. A counter is there
+// from its first connection on; one that has stayed at 0 from one reset to the next, without a connection, is gone until
+// there is one again.
+//
+// reset: not 0 to set them to 0 in the same step, without losing a byte. out: receives the list, to be freed with
+// `vmk_counters_free`.
+vmk_result vmk_tunnel_counters(const struct vmk_tunnel *tunnel,
+                               uint32_t reset,
+                               struct vmk_counters **out,
+                               struct vmk_error **error);
+
+// Returns how many counters there are; 0 for NULL.
+size_t vmk_counters_count(const struct vmk_counters *counters);
+
+// Reads one counter; `VMK_MISUSE` behind the end.
+//
+// out: its `size` is set by the caller.
+vmk_result vmk_counters_get(const struct vmk_counters *counters, size_t index, struct vmk_counter *out);
+
+// Frees a list and every text borrowed from it. NULL is ignored.
+void vmk_counters_free(struct vmk_counters *counters);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -55,6 +55,8 @@ static void objects_are_neutral(void)
     CHECK_RESULT(vmk_connections_get(NULL, 0, NULL), VMK_MISUSE);
     CHECK(vmk_users_count(NULL) == 0);
     CHECK_RESULT(vmk_users_get(NULL, 0, NULL), VMK_MISUSE);
+    CHECK(vmk_counters_count(NULL) == 0);
+    CHECK_RESULT(vmk_counters_get(NULL, 0, NULL), VMK_MISUSE);
     CHECK_RESULT(vmk_addresses_add(NULL, "192.0.2.1"), VMK_MISUSE);
 }
 
@@ -72,6 +74,7 @@ static void frees_ignore_null(void)
     vmk_tun_settings_free(NULL);
     vmk_connections_free(NULL);
     vmk_users_free(NULL);
+    vmk_counters_free(NULL);
     vmk_tunnel_free(NULL);
     CHECK(1);
 }
@@ -132,6 +135,7 @@ static void no_tunnel_refuses(void)
     vmk_status *status = UNTOUCHED;
     vmk_connections *connections = UNTOUCHED;
     vmk_users *users = UNTOUCHED;
+    vmk_counters *counters = UNTOUCHED;
     vmk_event *event = UNTOUCHED;
     vmk_reload_report reload = {.size = sizeof reload};
     vmk_stats stats = {.size = sizeof stats};
@@ -153,12 +157,14 @@ static void no_tunnel_refuses(void)
     CHECK_RESULT(vmk_tunnel_stats(NULL, &stats), VMK_MISUSE);
     CHECK_RESULT(vmk_tunnel_connections(NULL, 0, &connections, NULL), VMK_MISUSE);
     CHECK_RESULT(vmk_tunnel_close_connection(NULL, 1, 0, &number, NULL), VMK_MISUSE);
-    CHECK_RESULT(vmk_tunnel_users(NULL, &users, NULL), VMK_MISUSE);
-    CHECK_RESULT(vmk_tunnel_add_user(NULL, "in", "{}", NULL), VMK_MISUSE);
+    CHECK_RESULT(vmk_tunnel_users(NULL, "in", &users, NULL), VMK_MISUSE);
+    vmk_new_user user = {.size = sizeof user, .id = "id", .email = "a@b"};
+    CHECK_RESULT(vmk_tunnel_add_user(NULL, "in", &user, NULL), VMK_MISUSE);
+    CHECK_RESULT(vmk_tunnel_counters(NULL, 1, &counters, NULL), VMK_MISUSE);
     CHECK_RESULT(vmk_tunnel_remove_user(NULL, "in", "a@b", &number, NULL), VMK_MISUSE);
     CHECK_RESULT(vmk_tunnel_next_event(NULL, 0, &event, NULL), VMK_MISUSE);
     CHECK(settings == UNTOUCHED && report == UNTOUCHED && status == UNTOUCHED && connections == UNTOUCHED);
-    CHECK(users == UNTOUCHED && event == UNTOUCHED && number == 77);
+    CHECK(users == UNTOUCHED && counters == UNTOUCHED && event == UNTOUCHED && number == 77);
 }
 
 static void a_tunnel_refuses_null(void)
@@ -175,15 +181,25 @@ static void a_tunnel_refuses_null(void)
     CHECK_RESULT(vmk_tunnel_status(tunnel, NULL, NULL), VMK_MISUSE);
     CHECK_RESULT(vmk_tunnel_stats(tunnel, NULL), VMK_MISUSE);
     CHECK_RESULT(vmk_tunnel_connections(tunnel, 0, NULL, NULL), VMK_MISUSE);
-    CHECK_RESULT(vmk_tunnel_users(tunnel, NULL, NULL), VMK_MISUSE);
+    CHECK_RESULT(vmk_tunnel_users(tunnel, "in", NULL, NULL), VMK_MISUSE);
     vmk_users *users = UNTOUCHED;
-    CHECK_RESULT(vmk_tunnel_users(tunnel, &users, NULL), VMK_UNSUPPORTED);
-    CHECK_RESULT(vmk_tunnel_add_user(tunnel, NULL, "{}", NULL), VMK_MISUSE);
+    CHECK_RESULT(vmk_tunnel_users(tunnel, NULL, &users, NULL), VMK_MISUSE);
+    CHECK(users == UNTOUCHED);
+    CHECK_RESULT(vmk_tunnel_counters(tunnel, 0, NULL, NULL), VMK_MISUSE);
+    vmk_new_user user = {.size = sizeof user, .id = "id", .email = "a@b"};
+    CHECK_RESULT(vmk_tunnel_add_user(tunnel, NULL, &user, NULL), VMK_MISUSE);
     CHECK_RESULT(vmk_tunnel_add_user(tunnel, "in", NULL, NULL), VMK_MISUSE);
-    CHECK_RESULT(vmk_tunnel_add_user(tunnel, "in", "{}", NULL), VMK_UNSUPPORTED);
+    vmk_new_user nameless = user;
+    nameless.email = NULL;
+    CHECK_RESULT(vmk_tunnel_add_user(tunnel, "in", &nameless, NULL), VMK_MISUSE);
+    nameless = user;
+    nameless.id = NULL;
+    CHECK_RESULT(vmk_tunnel_add_user(tunnel, "in", &nameless, NULL), VMK_MISUSE);
+    nameless = user;
+    nameless.size = 4;
+    CHECK_RESULT(vmk_tunnel_add_user(tunnel, "in", &nameless, NULL), VMK_MISUSE);
     CHECK_RESULT(vmk_tunnel_remove_user(tunnel, NULL, "a@b", NULL, NULL), VMK_MISUSE);
     CHECK_RESULT(vmk_tunnel_remove_user(tunnel, "in", NULL, NULL, NULL), VMK_MISUSE);
-    CHECK_RESULT(vmk_tunnel_remove_user(tunnel, "in", "a@b", NULL, NULL), VMK_UNSUPPORTED);
     CHECK_RESULT(vmk_tunnel_next_event(tunnel, 0, NULL, NULL), VMK_MISUSE);
     vmk_tunnel_free(tunnel);
 }

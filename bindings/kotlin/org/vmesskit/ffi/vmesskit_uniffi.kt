@@ -746,6 +746,8 @@ internal object IntegrityCheckingUniffiLib {
     ): Int
     external fun uniffi_vmesskit_uniffi_checksum_method_tunnel_connections(
     ): Int
+    external fun uniffi_vmesskit_uniffi_checksum_method_tunnel_counters(
+    ): Int
     external fun uniffi_vmesskit_uniffi_checksum_method_tunnel_memory_pressure(
     ): Int
     external fun uniffi_vmesskit_uniffi_checksum_method_tunnel_network_changed(
@@ -829,6 +831,8 @@ internal object UniffiLib {
     ): Long
     external fun uniffi_vmesskit_uniffi_fn_method_tunnel_connections(`ptr`: Long,
     ): Long
+    external fun uniffi_vmesskit_uniffi_fn_method_tunnel_counters(`ptr`: Long,`reset`: Byte,uniffi_out_err: UniffiRustCallStatus,
+    ): RustBuffer.ByValue
     external fun uniffi_vmesskit_uniffi_fn_method_tunnel_memory_pressure(`ptr`: Long,`level`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
     ): Unit
     external fun uniffi_vmesskit_uniffi_fn_method_tunnel_network_changed(`ptr`: Long,`network`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
@@ -859,7 +863,7 @@ internal object UniffiLib {
     ): Long
     external fun uniffi_vmesskit_uniffi_fn_method_tunnel_tun_settings(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus,
     ): RustBuffer.ByValue
-    external fun uniffi_vmesskit_uniffi_fn_method_tunnel_users(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus,
+    external fun uniffi_vmesskit_uniffi_fn_method_tunnel_users(`ptr`: Long,`inbound`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus,
     ): RustBuffer.ByValue
     external fun uniffi_vmesskit_uniffi_fn_method_tunnel_wake(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus,
     ): Unit
@@ -1026,7 +1030,7 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_vmesskit_uniffi_checksum_method_platform_find_owner() and 0xFFFF) != 19802) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_add_user() and 0xFFFF) != 16517) {
+    if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_add_user() and 0xFFFF) != 62160) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_check() and 0xFFFF) != 43082) {
@@ -1036,6 +1040,9 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_connections() and 0xFFFF) != 3826) {
+        throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
+    }
+    if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_counters() and 0xFFFF) != 21037) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_memory_pressure() and 0xFFFF) != 20859) {
@@ -1053,7 +1060,7 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_reload() and 0xFFFF) != 48824) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_remove_user() and 0xFFFF) != 60960) {
+    if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_remove_user() and 0xFFFF) != 41018) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_request_stop() and 0xFFFF) != 24924) {
@@ -1083,7 +1090,7 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_tun_settings() and 0xFFFF) != 47420) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_users() and 0xFFFF) != 23484) {
+    if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_users() and 0xFFFF) != 16667) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_vmesskit_uniffi_checksum_method_tunnel_wake() and 0xFFFF) != 8458) {
@@ -1344,6 +1351,33 @@ public object FfiConverterUByte: FfiConverter<UByte, Byte> {
 
     override fun write(value: UByte, buf: ByteBuffer) {
         buf.put(value.toByte())
+    }
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterUShort: FfiConverter<UShort, Short> {
+    override fun lift(value: Short): UShort {
+        return value.toUShort()
+    }
+
+    fun lift(value: Int): UShort {
+        return value.toUShort()
+    }
+
+    override fun read(buf: ByteBuffer): UShort {
+        return lift(buf.getShort())
+    }
+
+    override fun lower(value: UShort): Short {
+        return value.toShort()
+    }
+
+    override fun allocationSize(value: UShort) = 2UL
+
+    override fun write(value: UShort, buf: ByteBuffer) {
+        buf.putShort(value.toShort())
     }
 }
 
@@ -2081,12 +2115,14 @@ public object FfiConverterTypePlatform: FfiConverter<Platform, Long> {
 public interface TunnelInterface {
 
     /**
-     * Adds a user, JSON as in the config's `clients`, to a VMess inbound. Not built yet.
+     * Adds a user to a VMess inbound, who may connect from then on. The user stays until removed, and until a reload
+     * gives the inbound other clients. Takes some milliseconds where there are thousands of users.
      *
      * # Errors
-     * `Unsupported`.
+     * `ConfigInvalid` with the path `id`, `alterId` or `email`: that is not valid, or another user's; `Misuse` if no VMess
+     * inbound has the tag, and before the start; `Stopped`.
      */
-    fun `addUser`(`inbound`: kotlin.String, `user`: kotlin.String)
+    fun `addUser`(`inbound`: kotlin.String, `user`: NewUser)
 
     /**
      * Proves the path to the server: dials the first outbound that has one and waits for a valid answer.
@@ -2111,6 +2147,15 @@ public interface TunnelInterface {
      * `Stopped`.
      */
     suspend fun `connections`(): List<ConnectionInfo>
+
+    /**
+     * The counters that the config's policy asks for: of users, inbounds and outbounds, under V2Ray's names. `reset` sets
+     * them to 0 in the same step, without losing a byte. Never blocks.
+     *
+     * A counter is there from its first connection on; one that has stayed at 0 from one reset to the next, without a
+     * connection, is gone until there is one again.
+     */
+    fun `counters`(`reset`: kotlin.Boolean): List<Counter>
 
     /**
      * Tells how short memory is.
@@ -2145,10 +2190,11 @@ public interface TunnelInterface {
     suspend fun `reload`(`config`: kotlin.String): ReloadReport
 
     /**
-     * Removes a user of a VMess inbound; false if there is none. Not built yet.
+     * Removes a user of a VMess inbound by e-mail, without regard to case; false if there is none of it. Connections that
+     * the user has open live on, and no new one is served.
      *
      * # Errors
-     * `Unsupported`.
+     * `Misuse` if the e-mail is empty or no VMess inbound has the tag, and before the start; `Stopped`.
      */
     fun `removeUser`(`inbound`: kotlin.String, `email`: kotlin.String): kotlin.Boolean
 
@@ -2211,12 +2257,12 @@ public interface TunnelInterface {
     fun `tunSettings`(): TunSettings?
 
     /**
-     * The users of the VMess inbounds with their counters. Not built yet.
+     * The users of a VMess inbound, by its tag: those of the config and those that were added.
      *
      * # Errors
-     * `Unsupported`.
+     * `Misuse` if no VMess inbound has the tag, and before the start; `Stopped`.
      */
-    fun `users`(): List<UserInfo>
+    fun `users`(`inbound`: kotlin.String): List<UserInfo>
 
     /**
      * Tells that the device is awake again.
@@ -2349,12 +2395,14 @@ open class Tunnel: Disposable, AutoCloseable, TunnelInterface
 
 
     /**
-     * Adds a user, JSON as in the config's `clients`, to a VMess inbound. Not built yet.
+     * Adds a user to a VMess inbound, who may connect from then on. The user stays until removed, and until a reload
+     * gives the inbound other clients. Takes some milliseconds where there are thousands of users.
      *
      * # Errors
-     * `Unsupported`.
+     * `ConfigInvalid` with the path `id`, `alterId` or `email`: that is not valid, or another user's; `Misuse` if no VMess
+     * inbound has the tag, and before the start; `Stopped`.
      */
-    @Throws(TunnelException::class)override fun `addUser`(`inbound`: kotlin.String, `user`: kotlin.String)
+    @Throws(TunnelException::class)override fun `addUser`(`inbound`: kotlin.String, `user`: NewUser)
         =
     callWithHandle {
     uniffiRustCallWithError(TunnelException) { _status ->
@@ -2362,7 +2410,7 @@ open class Tunnel: Disposable, AutoCloseable, TunnelInterface
         it,
 
         FfiConverterString.lower(`inbound`),
-        FfiConverterString.lower(`user`),_status)
+        FfiConverterTypeNewUser.lower(`user`),_status)
 }
     }
 
@@ -2450,6 +2498,27 @@ open class Tunnel: Disposable, AutoCloseable, TunnelInterface
         TunnelException.ErrorHandler,
     )
     }
+
+
+    /**
+     * The counters that the config's policy asks for: of users, inbounds and outbounds, under V2Ray's names. `reset` sets
+     * them to 0 in the same step, without losing a byte. Never blocks.
+     *
+     * A counter is there from its first connection on; one that has stayed at 0 from one reset to the next, without a
+     * connection, is gone until there is one again.
+     */override fun `counters`(`reset`: kotlin.Boolean): List<Counter> {
+            return FfiConverterSequenceTypeCounter.lift(
+    callWithHandle {
+    uniffiRustCall() { _status ->
+    UniffiLib.uniffi_vmesskit_uniffi_fn_method_tunnel_counters(
+        it,
+
+        FfiConverterBoolean.lower(`reset`),_status)
+}
+    }
+    )
+    }
+
 
 
     /**
@@ -2556,10 +2625,11 @@ open class Tunnel: Disposable, AutoCloseable, TunnelInterface
 
 
     /**
-     * Removes a user of a VMess inbound; false if there is none. Not built yet.
+     * Removes a user of a VMess inbound by e-mail, without regard to case; false if there is none of it. Connections that
+     * the user has open live on, and no new one is served.
      *
      * # Errors
-     * `Unsupported`.
+     * `Misuse` if the e-mail is empty or no VMess inbound has the tag, and before the start; `Stopped`.
      */
     @Throws(TunnelException::class)override fun `removeUser`(`inbound`: kotlin.String, `email`: kotlin.String): kotlin.Boolean {
             return FfiConverterBoolean.lift(
@@ -2766,18 +2836,19 @@ open class Tunnel: Disposable, AutoCloseable, TunnelInterface
 
 
     /**
-     * The users of the VMess inbounds with their counters. Not built yet.
+     * The users of a VMess inbound, by its tag: those of the config and those that were added.
      *
      * # Errors
-     * `Unsupported`.
+     * `Misuse` if no VMess inbound has the tag, and before the start; `Stopped`.
      */
-    @Throws(TunnelException::class)override fun `users`(): List<UserInfo> {
+    @Throws(TunnelException::class)override fun `users`(`inbound`: kotlin.String): List<UserInfo> {
             return FfiConverterSequenceTypeUserInfo.lift(
     callWithHandle {
     uniffiRustCallWithError(TunnelException) { _status ->
     UniffiLib.uniffi_vmesskit_uniffi_fn_method_tunnel_users(
         it,
-        _status)
+
+        FfiConverterString.lower(`inbound`),_status)
 }
     }
     )
@@ -3039,6 +3110,53 @@ public object FfiConverterTypeConnectionInfo: FfiConverterRustBuffer<ConnectionI
             FfiConverterULong.write(value.`uplinkBytes`, buf)
             FfiConverterULong.write(value.`downlinkBytes`, buf)
             FfiConverterULong.write(value.`ageMillis`, buf)
+    }
+}
+
+
+
+/**
+ * A counter that the config's policy asks for.
+ */
+data class Counter (
+    /**
+     * V2Ray's name: `user>>>EMAIL>>>traffic>>>uplink`, or `inbound` or `outbound` and a tag, or `downlink`.
+     */
+    val `name`: kotlin.String
+    ,
+    /**
+     * Payload bytes since the last reset.
+     */
+    val `value`: kotlin.ULong
+
+){
+
+
+
+
+
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeCounter: FfiConverterRustBuffer<Counter> {
+    override fun read(buf: ByteBuffer): Counter {
+        return Counter(
+            FfiConverterString.read(buf),
+            FfiConverterULong.read(buf),
+        )
+    }
+
+    override fun allocationSize(value: Counter) = (
+            FfiConverterString.allocationSize(value.`name`) +
+            FfiConverterULong.allocationSize(value.`value`)
+    )
+
+    override fun write(value: Counter, buf: ByteBuffer) {
+            FfiConverterString.write(value.`name`, buf)
+            FfiConverterULong.write(value.`value`, buf)
     }
 }
 
@@ -3394,6 +3512,70 @@ public object FfiConverterTypeNetworkInfo: FfiConverterRustBuffer<NetworkInfo> {
             FfiConverterBoolean.write(value.`metered`, buf)
             FfiConverterBoolean.write(value.`validated`, buf)
             FfiConverterBoolean.write(value.`captivePortal`, buf)
+    }
+}
+
+
+
+/**
+ * A user for `add_user`. The id is a secret.
+ */
+data class NewUser (
+    /**
+     * The id: a UUID, or another text of 1 to 30 bytes, which is mapped to one as Xray does it.
+     */
+    val `id`: kotlin.String
+    ,
+    /**
+     * How many alter ids; 0 for the AEAD header alone.
+     */
+    val `alterId`: kotlin.UShort
+    ,
+    /**
+     * The policy level.
+     */
+    val `level`: kotlin.UInt
+    ,
+    /**
+     * The e-mail, by which the user is counted, routed and removed. Not empty, and the inbound's only one of it, without
+     * regard to case.
+     */
+    val `email`: kotlin.String
+
+){
+
+
+
+
+
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeNewUser: FfiConverterRustBuffer<NewUser> {
+    override fun read(buf: ByteBuffer): NewUser {
+        return NewUser(
+            FfiConverterString.read(buf),
+            FfiConverterUShort.read(buf),
+            FfiConverterUInt.read(buf),
+            FfiConverterString.read(buf),
+        )
+    }
+
+    override fun allocationSize(value: NewUser) = (
+            FfiConverterString.allocationSize(value.`id`) +
+            FfiConverterUShort.allocationSize(value.`alterId`) +
+            FfiConverterUInt.allocationSize(value.`level`) +
+            FfiConverterString.allocationSize(value.`email`)
+    )
+
+    override fun write(value: NewUser, buf: ByteBuffer) {
+            FfiConverterString.write(value.`id`, buf)
+            FfiConverterUShort.write(value.`alterId`, buf)
+            FfiConverterUInt.write(value.`level`, buf)
+            FfiConverterString.write(value.`email`, buf)
     }
 }
 
@@ -3859,13 +4041,18 @@ public object FfiConverterTypeTunSettings: FfiConverterRustBuffer<TunSettings> {
 
 
 /**
- * One user of a VMess inbound.
+ * One user of a VMess inbound. The id, a secret, is not shown.
  */
 data class UserInfo (
     /**
-     * The e-mail.
+     * The e-mail; may be empty for a user of the config.
      */
     val `email`: kotlin.String
+    ,
+    /**
+     * How many alter ids.
+     */
+    val `alterId`: kotlin.UShort
     ,
     /**
      * The policy level.
@@ -3873,12 +4060,12 @@ data class UserInfo (
     val `level`: kotlin.UInt
     ,
     /**
-     * Payload bytes up.
+     * Payload bytes that the user sent since the last reset, if the policy has the user counted.
      */
     val `uplinkBytes`: kotlin.ULong
     ,
     /**
-     * Payload bytes down.
+     * Payload bytes that the user received since the last reset, if the policy has the user counted.
      */
     val `downlinkBytes`: kotlin.ULong
 
@@ -3898,6 +4085,7 @@ public object FfiConverterTypeUserInfo: FfiConverterRustBuffer<UserInfo> {
     override fun read(buf: ByteBuffer): UserInfo {
         return UserInfo(
             FfiConverterString.read(buf),
+            FfiConverterUShort.read(buf),
             FfiConverterUInt.read(buf),
             FfiConverterULong.read(buf),
             FfiConverterULong.read(buf),
@@ -3906,6 +4094,7 @@ public object FfiConverterTypeUserInfo: FfiConverterRustBuffer<UserInfo> {
 
     override fun allocationSize(value: UserInfo) = (
             FfiConverterString.allocationSize(value.`email`) +
+            FfiConverterUShort.allocationSize(value.`alterId`) +
             FfiConverterUInt.allocationSize(value.`level`) +
             FfiConverterULong.allocationSize(value.`uplinkBytes`) +
             FfiConverterULong.allocationSize(value.`downlinkBytes`)
@@ -3913,6 +4102,7 @@ public object FfiConverterTypeUserInfo: FfiConverterRustBuffer<UserInfo> {
 
     override fun write(value: UserInfo, buf: ByteBuffer) {
             FfiConverterString.write(value.`email`, buf)
+            FfiConverterUShort.write(value.`alterId`, buf)
             FfiConverterUInt.write(value.`level`, buf)
             FfiConverterULong.write(value.`uplinkBytes`, buf)
             FfiConverterULong.write(value.`downlinkBytes`, buf)
@@ -6068,6 +6258,34 @@ public object FfiConverterSequenceTypeConnectionInfo: FfiConverterRustBuffer<Lis
         buf.putInt(value.size)
         value.iterator().forEach {
             FfiConverterTypeConnectionInfo.write(it, buf)
+        }
+    }
+}
+
+
+
+
+/**
+ * @suppress
+ */
+public object FfiConverterSequenceTypeCounter: FfiConverterRustBuffer<List<Counter>> {
+    override fun read(buf: ByteBuffer): List<Counter> {
+        val len = buf.getInt()
+        return List<Counter>(len) {
+            FfiConverterTypeCounter.read(buf)
+        }
+    }
+
+    override fun allocationSize(value: List<Counter>): ULong {
+        val sizeForLength = 4UL
+        val sizeForItems = value.map { FfiConverterTypeCounter.allocationSize(it) }.sum()
+        return sizeForLength + sizeForItems
+    }
+
+    override fun write(value: List<Counter>, buf: ByteBuffer) {
+        buf.putInt(value.size)
+        value.iterator().forEach {
+            FfiConverterTypeCounter.write(it, buf)
         }
     }
 }
