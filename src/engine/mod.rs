@@ -16,6 +16,7 @@ mod connections;
 mod dispatch;
 mod entropy;
 mod events;
+mod gates;
 mod health;
 mod host;
 mod inbound;

@@ -4,11 +4,12 @@ use super::api::{ReloadReport, TunHandle, TunSettings};
 use super::inbound::listener::Listening;
 use super::inbound::socks;
 use super::inbound::tun::{DEFAULT_MTU, Tun};
+use super::inbound::vmess;
 use super::shard::{Live, Shard};
 use crate::addr::Cidr;
-use crate::config::{self, Config, Icmp, Inbound, InboundProtocol, LogLevel};
-use crate::error::{Error, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use crate::config::{self, Config, Icmp, Inbound, InboundProtocol, Listen, LogLevel, Socks};
+use crate::error::Error;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 /// The inbounds of an instance. Dropping it stops them; flows live on.
@@ -93,6 +94,7 @@ impl Running {
         self.listeners.extend(opened);
         let tun_changed = tun_settings(&live.config) != tun_settings(&old.config);
         shard.health.configure(&live.config);
+        shard.shared.gates.retain(&live.config);
         shard.live.replace(Rc::new(live));
         if let Some(tun) = &self.tun {
             tun.reload();
@@ -169,32 +171,36 @@ fn listen(shard: &Rc<Shard>, inbound: &Inbound) -> Result<Option<(Inbound, Liste
         InboundProtocol::Socks(settings) => {
             socks::listen(shard, inbound, settings).map(|listening| Some((inbound.clone(), listening)))
         }
-        InboundProtocol::Vmess(_) => {
-            Err(Error::new(ErrorKind::Unsupported, "vmess inbounds are not built yet"))
+        InboundProtocol::Vmess(settings) => {
+            vmess::listen(shard, inbound, settings, false).map(|listening| Some((inbound.clone(), listening)))
         }
     }
 }
 
 /// Whether two inbounds cannot listen at the same time: on one port, an address and all addresses exclude each other.
 fn in_each_others_way(one: &Inbound, other: &Inbound) -> bool {
-    let (Some(one), Some(other)) = (address(one), address(other)) else { return false };
-    let alike = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() == other.port() && one.port() != 0 && alike
+    let (Some(one), Some(other)) = (listen_of(one), listen_of(other)) else { return false };
+    let alike = one.ip == other.ip || one.ip.is_unspecified() || other.ip.is_unspecified();
+    let meet = one.ports.0.max(1) <= other.ports.1 && other.ports.0.max(1) <= one.ports.1;
+    meet && alike
 }
 
-fn address(inbound: &Inbound) -> Option<SocketAddr> {
+fn listen_of(inbound: &Inbound) -> Option<Listen> {
     match &inbound.protocol {
-        InboundProtocol::Tun(_) | InboundProtocol::Vmess(_) => None,
-        InboundProtocol::Socks(settings) => Some(settings.listen),
+        InboundProtocol::Tun(_) => None,
+        InboundProtocol::Socks(Socks { listen, .. }) => {
+            Some(Listen { ip: listen.ip(), ports: (listen.port(), listen.port()) })
+        }
+        InboundProtocol::Vmess(settings) => Some(settings.listen),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Socks;
     use crate::engine::tests::config;
-    use std::net::{TcpListener, TcpStream};
+    use crate::error::ErrorKind;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
     use tokio::task::LocalSet;
 
     fn socks(tag: &str, listen: impl Into<SocketAddr>) -> Inbound {

@@ -4,7 +4,9 @@ use super::api::{Event, LogLine, State, Status};
 use super::budget;
 use super::clock::Clock;
 use super::events::EventQueue;
+use super::gates::{Gates, SharedGate};
 use super::host::HostQueue;
+use super::inbound::vmess::Limits;
 use super::stats::Counters;
 use super::users::UserTables;
 use crate::config::LogLevel;
@@ -31,6 +33,10 @@ pub(crate) struct Shared {
     pub(crate) host: Arc<HostQueue>,
     /// What is left of the connections that the process's descriptors allow to be accepted, on all listeners together.
     pub(crate) slots: Arc<Semaphore>,
+    /// Who may come in at the VMess inbounds.
+    pub(crate) gates: Gates,
+    /// How many connections the users of the VMess inbounds and their addresses have.
+    pub(crate) limits: Arc<Limits>,
     board: Mutex<Board>,
     log_level: AtomicU8,
     waiters: AtomicU64,
@@ -56,6 +62,8 @@ impl Shared {
             clock,
             host: Arc::default(),
             slots: Arc::new(Semaphore::new(budget::connection_limit())),
+            gates: Gates::default(),
+            limits: Arc::default(),
             board: Mutex::new(board),
             log_level: AtomicU8::new(log_level as u8),
             waiters: AtomicU64::new(0),
@@ -133,6 +141,11 @@ impl Shared {
     /// Sets which log lines become events.
     pub(crate) fn set_log_level(&self, level: LogLevel) {
         self.log_level.store(level as u8, Relaxed);
+    }
+
+    /// The gate of the VMess inbound with this tag, once that listens.
+    pub(crate) fn gate(&self, inbound: &str) -> Option<Arc<SharedGate>> {
+        self.gates.get(inbound)
     }
 
     /// A number for one who waits for events.

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -100,6 +101,14 @@ pub(super) fn listen<S: Serve>(
     Ok(listening)
 }
 
+/// Serves the clients of a socket that listens already.
+#[allow(dead_code, reason = "for shards that are handed their sockets")]
+pub(super) fn listen_on<S: Serve>(server: &Rc<S>, socket: TcpListener) -> Listening {
+    let unknown = SocketAddr::from(([0; 4], 0));
+    let address = socket.local_addr().unwrap_or(unknown);
+    Listening { address, tasks: vec![server.shard().spawn(accept(Rc::clone(server), socket))] }
+}
+
 async fn accept<S: Serve>(server: Rc<S>, listener: TcpListener) {
     let slots = Arc::clone(&server.shard().shared.slots);
     let mut wait = EXHAUSTED_WAIT.0;
@@ -138,6 +147,20 @@ fn is_about_one_client(error: &io::Error) -> bool {
         Errno::from_io_error(error),
         Some(Errno::CONNABORTED | Errno::CONNRESET | Errno::INTR | Errno::PROTO)
     )
+}
+
+/// Reads what is at hand; `None` if nothing is, 0 at the end.
+pub(super) fn read_now(stream: &TcpStream, out: &mut [u8]) -> io::Result<Option<usize>> {
+    let n = match stream.try_read(out) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        result => result?,
+    };
+    if 0 < n && n < out.len() {
+        // The socket is drained. Its readiness is cleared without asking the system, which is edge-triggered here: what
+        // comes later raises it anew. It saves a call for each message of a handshake.
+        let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    }
+    Ok(Some(n))
 }
 
 /// Makes the listening socket. What is set on it here, its connections inherit.

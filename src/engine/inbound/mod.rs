@@ -8,3 +8,4 @@ pub(crate) mod listener;
 pub(crate) mod socks;
 pub(crate) mod tun;
 pub(crate) mod udp;
+pub(crate) mod vmess;

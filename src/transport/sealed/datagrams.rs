@@ -62,6 +62,26 @@ impl<C: Carrier> ServerDatagrams<C> {
         let end = Served::new(carrier, shard, connection, early, Cut::Datagram);
         Self { end, target, queued: VecDeque::new() }
     }
+
+    /// Moves what is queued on its way, and sends nothing if that is nothing: the response header waits for the first
+    /// datagram.
+    pub(crate) fn poll_flush_queued(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        let sealing = &self.end.core().sealing;
+        if sealing.waiting() == 0 && !sealing.is_blocked() {
+            return Poll::Ready(self.end.core().check());
+        }
+        self.poll_flush(cx)
+    }
+
+    /// Ends the flow properly, after everything queued.
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.end.poll_finish(cx)
+    }
+
+    /// Cuts the flow off.
+    pub(crate) fn abort(&mut self) {
+        self.end.abort();
+    }
 }
 
 impl<E: End> Packets<E> {

@@ -23,6 +23,27 @@ impl<C: Carrier> Served<C> {
         core.opening.begin_with(early);
         Self(core)
     }
+
+    /// Ends our direction: everything queued, the terminating chunk, and at once the carrier's own end, since sing-box and
+    /// mihomo clients wait for that one.
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.0.check()?;
+        let mut result = ready!(self.0.poll_finish(cx));
+        if result.is_ok() {
+            result = ready!(self.0.carrier.poll_close(cx)).map_err(StreamError::from);
+        }
+        Poll::Ready(result.map_err(|error| self.fail(error)))
+    }
+
+    /// Cuts the stream off. The client is told who has cut it, if it has not been told yet: without a response header
+    /// it would have to take us for a server that does not know it, when it is the target that cannot be reached.
+    pub(super) fn abort(&mut self) {
+        let core = &mut self.0;
+        if core.failure.is_none() && core.sealing.has_head() {
+            let _ = core.poll_flush(&mut Context::from_waker(Waker::noop()));
+        }
+        core.abort();
+    }
 }
 
 impl<C: Carrier> End for Served<C> {
@@ -80,25 +101,12 @@ impl<C: Carrier> Stream for ServerStream<C> {
         self.0.poll_flush(cx)
     }
 
-    /// Ends our direction: everything queued, the terminating chunk, and at once the carrier's own end, since sing-box and
-    /// mihomo clients wait for that one.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.0.0.check()?;
-        let mut result = ready!(self.0.0.poll_finish(cx));
-        if result.is_ok() {
-            result = ready!(self.0.0.carrier.poll_close(cx)).map_err(StreamError::from);
-        }
-        Poll::Ready(result.map_err(|error| self.0.fail(error)))
+        self.0.poll_finish(cx)
     }
 
-    /// Cuts the stream off. The client is told who has cut it, if it has not been told yet: without a response header
-    /// it would have to take us for a server that does not know it, when it is the target that cannot be reached.
     fn abort(&mut self) {
-        let core = &mut self.0.0;
-        if core.failure.is_none() && core.sealing.has_head() {
-            let _ = core.poll_flush(&mut Context::from_waker(Waker::noop()));
-        }
-        core.abort();
+        self.0.abort();
     }
 
     fn local_ip(&self) -> Option<IpAddr> {

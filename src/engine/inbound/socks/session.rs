@@ -1,5 +1,6 @@
 //! One client's connection: its handshake, its request, and what comes of it.
 
+use super::super::listener::read_now;
 use super::early::Early;
 use super::handshake::{Handshake, MAX_MESSAGE, Refusal, Request, Step};
 use super::wire::Reply;
@@ -17,7 +18,6 @@ use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -160,19 +160,12 @@ pub(super) async fn refuse(stream: &TcpStream, reply: &[u8]) {
 
 /// Reads what has come, at least one byte; 0 is the end.
 pub(super) async fn read(stream: &TcpStream, out: &mut [u8]) -> io::Result<usize> {
-    let n = loop {
+    loop {
         stream.readable().await?;
-        match stream.try_read(out) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => break result?,
+        if let Some(n) = read_now(stream, out)? {
+            return Ok(n);
         }
-    };
-    if 0 < n && n < out.len() {
-        // The socket is drained. Its readiness is cleared without asking the system, which is edge-triggered here: what
-        // comes later raises it anew. It saves a call for each message of the handshake.
-        let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
-    Ok(n)
 }
 
 pub(super) async fn write_all(stream: &TcpStream, mut data: &[u8]) -> io::Result<()> {

@@ -1,0 +1,144 @@
+//! The gates of an instance's VMess inbounds: made once, and shared by every shard that listens for them.
+
+use super::shard::Shard;
+use crate::config::{Config, InboundProtocol, VmessClient, VmessInbound};
+use crate::vmess::gate::{Gate, GateLimits, User, Users};
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+/// From how long on an advance of the legacy signatures is done on another thread: flows wait for it else.
+const LONG_ADVANCE: Duration = Duration::from_millis(2);
+
+/// A gate, and word of its changes. It is the [`Gate`] in all but [`SharedGate::set_users`].
+#[derive(Debug)]
+pub(crate) struct SharedGate {
+    gate: Gate,
+    changed: Notify,
+}
+
+impl SharedGate {
+    /// Swaps the users, on every shard at once. What is remembered of those who stay, stays.
+    pub(crate) fn set_users(&self, users: Users) {
+        self.gate.set_users(users);
+        self.changed.notify_one();
+    }
+}
+
+impl Deref for SharedGate {
+    type Target = Gate;
+
+    fn deref(&self) -> &Gate {
+        &self.gate
+    }
+}
+
+/// The gates that are open, by inbound.
+#[derive(Debug, Default)]
+pub(crate) struct Gates {
+    open: Mutex<Vec<Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    tag: Arc<str>,
+    settings: VmessInbound,
+    gate: Arc<SharedGate>,
+}
+
+impl Gates {
+    /// The gate of an inbound: the one that another shard, or the inbound before a reload, has made, else a new one. What
+    /// came to its users through the interface stays until the config names other ones.
+    pub(crate) fn open(&self, shard: &Rc<Shard>, tag: &Arc<str>, settings: &VmessInbound) -> Arc<SharedGate> {
+        let mut open = self.lock();
+        let same = |entry: &&mut Entry| entry.tag == *tag && entry.settings.listen == settings.listen;
+        if let Some(entry) = open.iter_mut().find(same) {
+            if entry.settings.clients != settings.clients {
+                entry.gate.set_users(users(&settings.clients));
+            }
+            entry.settings = settings.clone();
+            return Arc::clone(&entry.gate);
+        }
+        let limits = GateLimits {
+            legacy_tags: shard.live().config.vmesskit.legacy_tag_limit,
+            ..GateLimits::default()
+        };
+        let started = shard.clock.unix_secs();
+        let gate =
+            shard.with_entropy(|entropy| Gate::new(users(&settings.clients), limits, started, entropy));
+        let gate = Arc::new(SharedGate { gate, changed: Notify::new() });
+        open.push(Entry { tag: Arc::clone(tag), settings: settings.clone(), gate: Arc::clone(&gate) });
+        shard.spawn(keep_up(Rc::clone(shard), Arc::clone(&gate)));
+        gate
+    }
+
+    /// The gate of the inbound with this tag.
+    pub(crate) fn get(&self, tag: &str) -> Option<Arc<SharedGate>> {
+        self.lock().iter().find(|entry| *entry.tag == *tag).map(|entry| Arc::clone(&entry.gate))
+    }
+
+    /// Forgets the gates of inbounds that the config does not have any more.
+    pub(crate) fn retain(&self, config: &Config) {
+        self.lock().retain(|entry| {
+            let stays = config.inbounds.iter().any(|inbound| match &inbound.protocol {
+                InboundProtocol::Vmess(settings) => {
+                    inbound.tag == entry.tag && settings.listen == entry.settings.listen
+                }
+                _ => false,
+            });
+            if !stays {
+                // Who keeps it up finds that nobody else has it.
+                entry.gate.changed.notify_one();
+            }
+            stays
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Prepares the users that a config names.
+fn users(clients: &[VmessClient]) -> Users {
+    let user = |client: &VmessClient| User {
+        id: client.id.clone(),
+        alter_id: client.alter_id,
+        level: client.level,
+        email: client.email.as_str().into(),
+        no_termination_signal: client.no_termination_signal,
+    };
+    Users::new(clients.iter().map(user).collect())
+}
+
+/// Keeps a gate's legacy signatures up to the time, for as long as it is anybody's. Without legacy users it sleeps.
+async fn keep_up(shard: Rc<Shard>, gate: Arc<SharedGate>) {
+    let mut took = Duration::MAX;
+    while Arc::strong_count(&gate) > 1 {
+        let Some(due) = gate.next_advance() else {
+            gate.changed.notified().await;
+            continue;
+        };
+        let wait = due.saturating_mul(1000).saturating_sub(shard.clock.unix_millis());
+        if let Ok(millis @ 1..) = u64::try_from(wait) {
+            tokio::select! {
+                () = sleep(Duration::from_millis(millis)) => {}
+                () = gate.changed.notified() => took = Duration::MAX,
+            }
+            continue;
+        }
+        let now = shard.clock.unix_secs();
+        let began = Instant::now();
+        if took < LONG_ADVANCE {
+            gate.advance(now);
+        } else {
+            let gate = Arc::clone(&gate);
+            // It fails only when the instance ends.
+            let _ = tokio::task::spawn_blocking(move || gate.advance(now)).await;
+        }
+        took = began.elapsed();
+    }
+}

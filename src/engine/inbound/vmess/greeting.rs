@@ -1,0 +1,88 @@
+//! A client's first bytes: who it is and what it asks for.
+
+use super::super::listener::read_now;
+use super::{Limit, Server};
+use crate::buffer::Buffer;
+use crate::config::LogLevel;
+use crate::vmess::gate::{Accepted, Acceptor, Step};
+use std::io;
+use tokio::net::TcpStream;
+use zeroize::Zeroizing;
+
+/// The most that is read at a time while the header is not whole: what comes with it, the first record as a rule, is kept
+/// only once the client has proved itself.
+const PIECE: usize = 4096;
+
+/// What came of a greeting.
+pub(super) enum Greeting {
+    /// A user's request, and what was read behind it.
+    Known(Box<Accepted>, Buffer),
+    /// The client has not proved itself, and is not to learn that.
+    Stranger,
+    /// A user's request that cannot be served.
+    Invalid,
+    /// The client has ended the connection.
+    Gone,
+}
+
+/// Reads until the client is known not to be, or to be, a user. Holds no more than what a header can still need.
+pub(super) async fn greet(server: &Server, stream: &TcpStream) -> Greeting {
+    let mut acceptor = Acceptor::new();
+    let mut input = Zeroizing::new(Vec::new());
+    let mut needed = 1;
+    loop {
+        if stream.readable().await.is_err() {
+            return Greeting::Gone;
+        }
+        match read(server, stream, &mut input) {
+            Ok(Some(0)) | Err(_) => return Greeting::Gone,
+            Ok(None) => continue,
+            Ok(Some(_)) => {}
+        }
+        if input.len() < needed {
+            continue;
+        }
+        match acceptor.step(&server.gate, &mut input, server.shard.clock.unix_secs()) {
+            Step::Need(more) => needed = more,
+            Step::Accepted(accepted) => {
+                let early = match input.get(accepted.consumed..).unwrap_or_default() {
+                    [] => Buffer::empty(),
+                    rest => match server.shard.pool.copy(rest) {
+                        Some(early) => early,
+                        None => {
+                            server.tell(Limit::Memory);
+                            return Greeting::Invalid;
+                        }
+                    },
+                };
+                return Greeting::Known(accepted, early);
+            }
+            Step::Refused(refusal) => {
+                if refusal.quota_of.is_some() {
+                    server.tell(Limit::Quota);
+                }
+                if refusal.memory_full {
+                    server.tell(Limit::Replays);
+                }
+                return Greeting::Stranger;
+            }
+            Step::Invalid(error) => {
+                let tag = &server.tag;
+                let text = format_args!("vmess [{tag}]: a user's request is invalid: {error}");
+                server.shard.shared.log(LogLevel::Debug, text);
+                return Greeting::Invalid;
+            }
+        }
+    }
+}
+
+/// Appends what is at hand.
+fn read(server: &Server, stream: &TcpStream, input: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    let mut scratch = server.scratch.borrow_mut();
+    let piece = scratch.get_mut(..PIECE).unwrap_or_default();
+    let read = read_now(stream, piece)?;
+    if let Some(read) = read {
+        input.extend_from_slice(piece.get(..read).unwrap_or_default());
+    }
+    Ok(read)
+}

@@ -1,0 +1,161 @@
+//! The VMess inbound: a server that stands in the open.
+//!
+//! [`session`] is one client's connection from its request header on, [`datagrams`] a UDP flow of its. Before that comes the
+//! door: [`greeting`] reads a header at the [`Gate`], and [`drain`] is what happens to those who do not get in. What they
+//! see is the same whoever they are and whatever they send: nothing, until a deadline that counts from accept, then the
+//! end. Who is let in is counted by [`limits`].
+//!
+//! [`Gate`]: crate::vmess::gate::Gate
+
+mod datagrams;
+mod drain;
+mod greeting;
+mod limits;
+mod mux;
+mod session;
+
+use super::super::Shard;
+use super::super::gates::SharedGate;
+use super::listener::{self, Listening, Serve};
+use crate::config::{Inbound, VmessInbound};
+use crate::error::Error;
+use crate::time::Moment;
+use drain::Drains;
+pub(crate) use limits::Limits;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+/// What strangers and headers are read into; all connections of a listener share it.
+const SCRATCH: usize = 16 * 1024;
+/// A gate's secret, at most, and the handshake time that it is meant for: shorter ones are shortened by less.
+const SECRET_FOR: Duration = Duration::from_secs(60);
+/// A limit that stays reached is told once in so long.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// Binds every port of the inbound at once and serves clients from then on. `shared_ports`: other shards listen there too.
+///
+/// # Errors
+/// As [`listener::listen`].
+pub(crate) fn listen(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    settings: &VmessInbound,
+    shared_ports: bool,
+) -> Result<Listening, Error> {
+    let (first, last) = settings.listen.ports;
+    let addresses = (first..=last).map(|port| SocketAddr::new(settings.listen.ip, port));
+    listener::listen(&Server::new(shard, inbound, settings), inbound, addresses, shared_ports)
+}
+
+/// Serves the clients of a socket that listens already.
+#[allow(dead_code, reason = "for shards that are handed their sockets")]
+pub(crate) fn listen_on(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    settings: &VmessInbound,
+    socket: TcpListener,
+) -> Listening {
+    listener::listen_on(&Server::new(shard, inbound, settings), socket)
+}
+
+/// What the sessions of one inbound on one shard share.
+pub(super) struct Server {
+    shard: Rc<Shard>,
+    tag: Arc<str>,
+    gate: Arc<SharedGate>,
+    limits: Arc<Limits>,
+    /// Whether bodies that are not sealed are refused.
+    sealed_only: bool,
+    scratch: RefCell<Box<[u8]>>,
+    drains: Drains,
+    /// When each limit was last told.
+    told: [Cell<Option<Moment>>; 5],
+}
+
+/// A limit of the server's.
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    Quota,
+    Replays,
+    User,
+    Source,
+    Memory,
+}
+
+impl Limit {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Quota => "new connections of a user in 5 minutes",
+            Self::Replays => "new connections of all users in 5 minutes",
+            Self::User => "connections of a user",
+            Self::Source => "connections of a source address",
+            Self::Memory => "payload memory for another connection",
+        }
+    }
+}
+
+impl Server {
+    fn new(shard: &Rc<Shard>, inbound: &Inbound, settings: &VmessInbound) -> Rc<Self> {
+        Rc::new(Self {
+            shard: Rc::clone(shard),
+            tag: Arc::clone(&inbound.tag),
+            gate: shard.shared.gates.open(shard, &inbound.tag, settings),
+            limits: Arc::clone(&shard.shared.limits),
+            sealed_only: settings.disable_insecure_encryption,
+            scratch: RefCell::new(vec![0; SCRATCH].into()),
+            drains: Drains::default(),
+            told: Default::default(),
+        })
+    }
+
+    /// How long after accept a client that has not proved itself sees our end: the handshake time of level 0, less this
+    /// server's secret, so that the time does not tell the software.
+    fn patience(&self) -> Duration {
+        let handshake = self.shard.live().config.policy.server_level(0).handshake;
+        let secret = Duration::from_millis(self.gate.drain_secret_millis());
+        let share = handshake.min(SECRET_FOR).as_secs_f64() / SECRET_FOR.as_secs_f64();
+        handshake.saturating_sub(secret.mul_f64(share))
+    }
+
+    /// Tells the host that a limit has been reached, unless it was told lately.
+    fn tell(&self, limit: Limit) {
+        let now = self.shard.clock.now();
+        let Some(told) = self.told.get(limit as usize) else { return };
+        if told.get().is_some_and(|told| now.since(told) < TELL_EVERY) {
+            return;
+        }
+        told.set(Some(now));
+        let what = format!("{} at [{}]", limit.text(), self.tag);
+        self.shard.shared.emit(crate::Event::ResourceLimit { what });
+    }
+}
+
+impl Serve for Server {
+    const PROTOCOL: &'static str = "vmess";
+
+    fn shard(&self) -> &Rc<Shard> {
+        &self.shard
+    }
+
+    fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    fn serve(
+        self: Rc<Self>,
+        stream: TcpStream,
+        source: SocketAddr,
+        accepted: Instant,
+    ) -> impl Future<Output = ()> + 'static {
+        session::serve(self, stream, source, accepted)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! One client's connection: the door, its request, and what comes of it.
+
+use super::drain::{dismiss, drain};
+use super::greeting::{Greeting, greet};
+use super::limits::Seat;
+use super::{Limit, Server, datagrams, mux};
+use crate::addr::{Network, Target};
+use crate::buffer::Buffer;
+use crate::config::LogLevel;
+use crate::engine::dispatch::{self, Flow, FlowUser};
+use crate::engine::stats::TrafficKind;
+use crate::transport::sealed::{ServerDatagrams, ServerStream};
+use crate::transport::tcp::TcpCarrier;
+use crate::transport::{Carrier, Stream};
+use crate::vmess::gate::{Accepted, User};
+use crate::vmess::response::ResponseHeader;
+use crate::vmess::server::{self, Connection};
+use crate::vmess::{Command, Security};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+/// Serves a client until its connection is over.
+pub(super) async fn serve(server: Rc<Server>, stream: TcpStream, source: SocketAddr, accepted: Instant) {
+    let limit = server.shard.live().config.vmesskit.connections_per_source;
+    let Some(_seat) = server.limits.source(source.ip(), limit) else {
+        server.tell(Limit::Source);
+        return dismiss(&server, &stream);
+    };
+    let deadline = accepted + server.patience();
+    // Boxed for as long as it lasts: what it holds is not to be a part of every connection's memory for ever.
+    let greeting = Box::pin(timeout_at(deadline, greet(&server, &stream)));
+    let admitted = match greeting.await.unwrap_or(Greeting::Stranger) {
+        Greeting::Known(accepted, early) => Admitted::new(&server, &accepted, early),
+        Greeting::Stranger => return Box::pin(drain(&server, stream, deadline)).await,
+        Greeting::Invalid => None,
+        Greeting::Gone => return,
+    };
+    match admitted {
+        Some(admitted) => run(server, stream, source, admitted).await,
+        None => dismiss(&server, &stream),
+    }
+}
+
+/// A user's request that is to be served.
+struct Admitted {
+    user: Rc<FlowUser>,
+    command: Command,
+    target: Option<Target>,
+    connection: Connection,
+    early: Buffer,
+    seat: Seat,
+}
+
+impl Admitted {
+    /// Judges a request that is authentic; `None` if it is not served.
+    fn new(server: &Server, accepted: &Accepted, early: Buffer) -> Option<Self> {
+        let shared = &server.shard.shared;
+        let (request, tag) = (&accepted.request, &server.tag);
+        let user = accepted.user.get(accepted.index)?;
+        let bare = matches!(request.security, Security::None | Security::Zero | Security::Aes128Cfb);
+        if server.sealed_only && bare {
+            let text = format_args!("vmess [{tag}]: a user's request asks for an unsealed body");
+            shared.log(LogLevel::Debug, text);
+            return None;
+        }
+        let limit = server.shard.live().config.vmesskit.connections_per_user;
+        let Some(seat) = server.limits.user(&user.id, limit) else {
+            server.tell(Limit::User);
+            return None;
+        };
+        if server.shard.pool.is_nearly_full() {
+            server.tell(Limit::Memory);
+            return None;
+        }
+        let answer = ResponseHeader::accept(request.token);
+        let connection = server::accept(request, accepted.kind, &answer, user.no_termination_signal)
+            .inspect_err(|error| {
+                let text = format_args!("vmess [{tag}]: a user's request is invalid: {error}");
+                shared.log(LogLevel::Debug, text);
+            })
+            .ok()?;
+        let user = Rc::new(flow_user(server, user));
+        let (command, target) = (request.command, request.target.clone());
+        Some(Self { user, command, target, connection, early, seat })
+    }
+}
+
+/// What flows need of a user.
+fn flow_user(server: &Server, user: &User) -> FlowUser {
+    let level = server.shard.live().config.policy.server_level(user.level);
+    let counted = (level.stats_uplink || level.stats_downlink) && !user.email.is_empty();
+    let stats = &server.shard.shared.stats;
+    let traffic = counted.then(|| stats.traffic(TrafficKind::User, &user.email));
+    FlowUser { email: Arc::clone(&user.email), level, traffic }
+}
+
+/// Serves a request until its connection is over.
+async fn run(server: Rc<Server>, stream: TcpStream, source: SocketAddr, admitted: Admitted) {
+    let Admitted { user, command, target, connection, early, seat } = admitted;
+    let shard = Rc::clone(&server.shard);
+    let carrier = TcpCarrier::new(stream);
+    match (command, target) {
+        (Command::Tcp, Some(target)) => {
+            let flow = flow(&server, Network::Tcp, source, target, user);
+            drop(server);
+            let mut local = ServerStream::new(carrier, Rc::clone(&shard), connection, early);
+            let outbound = dispatch::route(&shard, &flow);
+            if outbound.admits(shard.clock.now()) {
+                dispatch::serve_stream(shard, flow, outbound, Box::new(local)).await;
+            } else {
+                local.abort();
+            }
+        }
+        (Command::Udp, Some(target)) => {
+            let flow = flow(&server, Network::Udp, source, target.clone(), user);
+            drop(server);
+            let local = ServerDatagrams::new_server(carrier, Rc::clone(&shard), connection, early, target);
+            let outbound = dispatch::route(&shard, &flow);
+            Box::pin(datagrams::serve(shard, flow, outbound, local)).await;
+        }
+        (Command::Mux, _) => {
+            let local = ServerStream::new(carrier, shard, connection, early);
+            Box::pin(mux::serve(server, Box::new(local), user, source)).await;
+        }
+        // No header is read like that.
+        (Command::Tcp | Command::Udp, None) => {
+            let mut carrier = carrier;
+            carrier.abort();
+        }
+    }
+    drop(seat);
+}
+
+/// A flow of a user's.
+fn flow(server: &Server, network: Network, source: SocketAddr, target: Target, user: Rc<FlowUser>) -> Flow {
+    let accepted = server.shard.clock.now();
+    Flow { network, source, target, inbound: Arc::clone(&server.tag), accepted, user: Some(user) }
+}
