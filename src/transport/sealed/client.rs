@@ -6,6 +6,7 @@ use super::{Core, Cut, End};
 use crate::buffer::Buffer;
 use crate::engine::Shard;
 use crate::vmess::client::{Connection, Downlink};
+use crate::vmess::command::SwitchAccount;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -20,6 +21,9 @@ pub(crate) trait Witness {
 
     /// The carrier of a flow that had been answered died because nothing comes back from the server any more.
     fn lost(&self);
+
+    /// The server's answer names another port and account. Comes right after [`Witness::answered`].
+    fn switched(&self, _account: SwitchAccount) {}
 
     /// The server has sent a terminating chunk on a TCP stream.
     fn terminated(&self);
@@ -100,6 +104,9 @@ impl<C: Carrier> End for Sealed<C> {
         if !self.answered && self.core.opening.answered() {
             self.answered = true;
             self.witness.answered();
+            if let Some(account) = self.core.opening.take_command() {
+                self.witness.switched(account);
+            }
         }
         let moved = matches!(result, Poll::Ready(Ok(Some(_))));
         self.unreplied &= !moved;

@@ -6,6 +6,7 @@ use super::super::stream::StreamError;
 use crate::buffer::{Buffer, Class, Pool, Turn};
 use crate::vmess::chunk::{OpenError, Opened, Opener};
 use crate::vmess::client::Downlink;
+use crate::vmess::command::SwitchAccount;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
@@ -279,6 +280,11 @@ impl<O: Open> Opening<O> {
 }
 
 impl Opening<Downlink> {
+    /// Takes the command that the response header held.
+    pub(super) fn take_command(&mut self) -> Option<SwitchAccount> {
+        self.opener.take_command()
+    }
+
     /// Whether the terminating chunk has come.
     pub(super) const fn is_terminated(&self) -> bool {
         self.opener.is_terminated()
