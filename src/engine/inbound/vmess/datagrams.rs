@@ -32,7 +32,7 @@ pub(super) async fn serve(
     shard: Rc<Shard>,
     flow: Flow,
     outbound: Rc<dyn Outbound>,
-    mut local: ServerDatagrams<TcpCarrier>,
+    mut local: Box<ServerDatagrams<TcpCarrier>>,
 ) {
     let connection = dispatch::register(&shard, &flow, &*outbound);
     let (target, tag) = (&flow.target, Rc::clone(&outbound));

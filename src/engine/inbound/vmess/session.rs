@@ -9,14 +9,16 @@ use crate::buffer::Buffer;
 use crate::config::LogLevel;
 use crate::engine::dispatch::{self, Flow, FlowUser};
 use crate::engine::stats::TrafficKind;
+use crate::transport::Stream;
 use crate::transport::sealed::{ServerDatagrams, ServerStream};
 use crate::transport::tcp::TcpCarrier;
-use crate::transport::{Carrier, Stream};
 use crate::vmess::gate::{Accepted, User};
 use crate::vmess::response::ResponseHeader;
 use crate::vmess::server::{self, Connection};
 use crate::vmess::{Command, Security};
+use std::future::{Future, ready};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -30,19 +32,25 @@ pub(super) async fn serve(server: Rc<Server>, stream: TcpStream, source: SocketA
         return dismiss(&server, &stream);
     };
     let deadline = accepted + server.patience();
-    // Boxed for as long as it lasts: what it holds is not to be a part of every connection's memory for ever.
+    // Each part is boxed for as long as it lasts: what it holds is not to be in every connection's memory for ever.
     let greeting = Box::pin(timeout_at(deadline, greet(&server, &stream)));
-    let admitted = match greeting.await.unwrap_or(Greeting::Stranger) {
-        Greeting::Known(accepted, early) => Admitted::new(&server, &accepted, early),
+    let begun = match greeting.await.unwrap_or(Greeting::Stranger) {
+        Greeting::Known(accepted, early) => begin(&server, stream, source, accepted, early),
         Greeting::Stranger => return Box::pin(drain(&server, stream, deadline)).await,
-        Greeting::Invalid => None,
+        Greeting::Invalid => Err(stream),
         Greeting::Gone => return,
     };
-    match admitted {
-        Some(admitted) => run(server, stream, source, admitted).await,
-        None => dismiss(&server, &stream),
+    match begun {
+        Ok((serving, _seat)) => {
+            drop(server);
+            serving.await;
+        }
+        Err(stream) => dismiss(&server, &stream),
     }
 }
+
+/// What serves a request until its connection is over.
+type Serving = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A user's request that is to be served.
 struct Admitted {
@@ -97,41 +105,46 @@ fn flow_user(server: &Server, user: &User) -> FlowUser {
     FlowUser { email: Arc::clone(&user.email), level, traffic }
 }
 
-/// Serves a request until its connection is over.
-async fn run(server: Rc<Server>, stream: TcpStream, source: SocketAddr, admitted: Admitted) {
+/// Begins to serve a request; gives the connection back if it is not served. No `async fn`, which would keep room for
+/// everything that passes through here.
+fn begin(
+    server: &Rc<Server>,
+    stream: TcpStream,
+    source: SocketAddr,
+    accepted: Box<Accepted>,
+    early: Buffer,
+) -> Result<(Serving, Seat), TcpStream> {
+    let Some(admitted) = Admitted::new(server, &accepted, early) else { return Err(stream) };
     let Admitted { user, command, target, connection, early, seat } = admitted;
     let shard = Rc::clone(&server.shard);
-    let carrier = TcpCarrier::new(stream);
-    match (command, target) {
+    let serving: Serving = match (command, target) {
         (Command::Tcp, Some(target)) => {
-            let flow = flow(&server, Network::Tcp, source, target, user);
-            drop(server);
-            let mut local = ServerStream::new(carrier, Rc::clone(&shard), connection, early);
+            let carrier = TcpCarrier::new(stream);
+            let mut local = Box::new(ServerStream::new(carrier, Rc::clone(&shard), connection, early));
+            let flow = flow(server, Network::Tcp, source, target, user);
             let outbound = dispatch::route(&shard, &flow);
             if outbound.admits(shard.clock.now()) {
-                dispatch::serve_stream(shard, flow, outbound, Box::new(local)).await;
+                Box::pin(dispatch::serve_stream(shard, flow, outbound, local))
             } else {
                 local.abort();
+                Box::pin(ready(()))
             }
         }
         (Command::Udp, Some(target)) => {
-            let flow = flow(&server, Network::Udp, source, target.clone(), user);
-            drop(server);
+            let flow = flow(server, Network::Udp, source, target.clone(), user);
+            let carrier = TcpCarrier::new(stream);
             let local = ServerDatagrams::new_server(carrier, Rc::clone(&shard), connection, early, target);
             let outbound = dispatch::route(&shard, &flow);
-            Box::pin(datagrams::serve(shard, flow, outbound, local)).await;
+            Box::pin(datagrams::serve(shard, flow, outbound, Box::new(local)))
         }
         (Command::Mux, _) => {
-            let local = ServerStream::new(carrier, shard, connection, early);
-            Box::pin(mux::serve(server, Box::new(local), user, source)).await;
+            let local = ServerStream::new(TcpCarrier::new(stream), shard, connection, early);
+            Box::pin(mux::serve(Rc::clone(server), Box::new(local), user, source))
         }
         // No header is read like that.
-        (Command::Tcp | Command::Udp, None) => {
-            let mut carrier = carrier;
-            carrier.abort();
-        }
-    }
-    drop(seat);
+        (Command::Tcp | Command::Udp, None) => return Err(stream),
+    };
+    Ok((serving, seat))
 }
 
 /// A flow of a user's.

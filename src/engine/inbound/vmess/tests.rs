@@ -1,1 +1,119 @@
+//! The inbound's parts by themselves.
 
+use super::*;
+use crate::config::{Config, DefaultUser, InboundProtocol, Level, Listen, VmessClient};
+use crate::engine::tests::config;
+use crate::vmess::Id;
+use std::collections::BTreeMap;
+use tokio::task::LocalSet;
+
+fn client(byte: u8, alter_id: u16) -> VmessClient {
+    let id = Id::from_bytes([byte; 16]);
+    VmessClient { id, alter_id, level: 0, email: String::new(), no_termination_signal: false }
+}
+
+fn settings(clients: Vec<VmessClient>) -> VmessInbound {
+    VmessInbound {
+        listen: Listen { ip: [127, 0, 0, 1].into(), ports: (0, 0) },
+        clients,
+        default: DefaultUser::default(),
+        detour: None,
+        disable_insecure_encryption: false,
+        allocate: None,
+    }
+}
+
+fn inbound(settings: &VmessInbound) -> Inbound {
+    Inbound { tag: "door".into(), protocol: InboundProtocol::Vmess(settings.clone()) }
+}
+
+fn with(settings: &VmessInbound) -> Config {
+    Config { inbounds: vec![inbound(settings)], ..config() }
+}
+
+fn server(shard: &Rc<Shard>, settings: &VmessInbound) -> Rc<Server> {
+    Server::new(shard, &inbound(settings), settings)
+}
+
+async fn on_a_shard(config: Config, test: impl AsyncFnOnce(Rc<Shard>)) {
+    LocalSet::new().run_until(test(Shard::for_tests(config))).await;
+}
+
+#[tokio::test]
+async fn what_every_connection_holds_for_ever_is_small() {
+    let settings = settings(vec![]);
+    on_a_shard(with(&settings), async |shard| {
+        let server = server(&shard, &settings);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        let stream = TcpStream::connect(address).await.expect("connected");
+        let serving = Serve::serve(server, stream, address, Instant::now());
+        assert!(size_of_val(&serving) <= 384, "{} bytes", size_of_val(&serving));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gate_outlives_a_reload_and_takes_its_users() {
+    let before = settings(vec![client(1, 0)]);
+    on_a_shard(with(&before), async |shard| {
+        let gate = Arc::clone(&server(&shard, &before).gate);
+        let secret = gate.drain_secret_millis();
+        let after = settings(vec![client(1, 0), client(2, 0)]);
+        let again = server(&shard, &after);
+        assert!(Arc::ptr_eq(&gate, &again.gate));
+        assert_eq!((gate.users().len(), gate.drain_secret_millis()), (2, secret));
+        assert!(shard.shared.gate("door").is_some() && shard.shared.gate("other").is_none());
+
+        // Who came through the interface stays while the config's users are the same.
+        let user = |byte| crate::vmess::gate::User {
+            id: Id::from_bytes([byte; 16]),
+            alter_id: 0,
+            level: 0,
+            email: "".into(),
+            no_termination_signal: false,
+        };
+        gate.set_users(crate::vmess::gate::Users::new(vec![user(1), user(2), user(3)]));
+        assert_eq!(server(&shard, &after).gate.users().len(), 3);
+
+        shard.shared.gates.retain(&with(&after));
+        assert!(shard.shared.gate("door").is_some());
+        shard.shared.gates.retain(&config());
+        assert!(shard.shared.gate("door").is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn legacy_signatures_keep_up_with_the_time_and_nobody_ticks_without_any() {
+    let legacy = settings(vec![client(1, 4)]);
+    on_a_shard(with(&legacy), async |shard| {
+        let gate = Arc::clone(&server(&shard, &legacy).gate);
+        let due = gate.next_advance().expect("a legacy user");
+        // The signatures of the next hour come with the clock.
+        shard.clock.set_offset(3600);
+        while gate.next_advance().is_some_and(|next| next < due + 3600) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        gate.set_users(crate::vmess::gate::Users::new(Vec::new()));
+        assert_eq!(gate.next_advance(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_servers_secret_shortens_a_short_wait_by_little() {
+    for seconds in [0, 1, 4, 60, 600] {
+        let settings = settings(vec![]);
+        let mut config = with(&settings);
+        let handshake = Duration::from_secs(seconds);
+        config.policy.server_levels = BTreeMap::from([(0, Level { handshake, ..Level::server() })]);
+        on_a_shard(config, async |shard| {
+            let server = server(&shard, &settings);
+            let (patience, secret) = (server.patience(), server.gate.drain_secret_millis());
+            let most = handshake.mul_f64(1.0 / 6.0).min(Duration::from_millis(secret));
+            assert!(patience <= handshake && patience >= handshake - most, "{handshake:?}: {patience:?}");
+        })
+        .await;
+    }
+}
