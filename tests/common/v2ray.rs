@@ -15,7 +15,7 @@ pub(crate) struct V2ray(Child);
 impl V2ray {
     /// Starts `v2ray` (or the program that the variable `V2RAY` names) as a VMess server on a port of loopback, with a
     /// freedom outbound, and waits until it listens. `None` where no V2Ray is installed.
-    #[expect(clippy::print_stderr, reason = "a test that does not run says so")]
+    #[allow(dead_code, reason = "each test file uses a part of the helpers")]
     pub(crate) fn server(port: u16) -> Option<Self> {
         let config = format!(
             r#"{{
@@ -25,6 +25,26 @@ impl V2ray {
               "outbounds": [{{"protocol": "freedom"}}]
             }}"#
         );
+        Self::run(&config, port)
+    }
+
+    /// The same as a client: a SOCKS inbound with UDP, before a VMess outbound to `server`; `user` is what the user's
+    /// settings say besides the id.
+    #[allow(dead_code, reason = "each test file uses a part of the helpers")]
+    pub(crate) fn client(port: u16, server: u16, user: &str) -> Option<Self> {
+        let config = format!(
+            r#"{{
+              "log": {{"loglevel": "none"}},
+              "inbounds": [{{"protocol": "socks", "listen": "127.0.0.1", "port": {port}, "settings": {{"udp": true}}}}],
+              "outbounds": [{{"protocol": "vmess", "settings": {{"vnext": [{{"address": "127.0.0.1", "port": {server},
+                "users": [{{"id": "{ID}", {user}}}]}}]}}}}]
+            }}"#
+        );
+        Self::run(&config, port)
+    }
+
+    #[expect(clippy::print_stderr, reason = "a test that does not run says so")]
+    fn run(config: &str, port: u16) -> Option<Self> {
         let program = std::env::var("V2RAY").unwrap_or_else(|_| "v2ray".to_owned());
         let spawned = Command::new(program)
             .args(["-config", "stdin:"])
