@@ -11,7 +11,7 @@ mod vmess_server;
 use probes::*;
 use socks_client::*;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 use vmess_server::*;
@@ -151,5 +151,33 @@ fn a_header_may_come_byte_by_byte_and_with_its_body() {
         // The response header, and a terminating chunk with up to 63 bytes of padding.
         assert!((38 + 18..=38 + 18 + 63).contains(&answer.len()), "{} bytes", answer.len());
     }
+    stop(&server);
+}
+
+#[test]
+fn a_target_that_ends_ends_the_clients_connection_soon() {
+    let port = free_port();
+    let server = server(port, "", POLICY);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let target = listener.local_addr().expect("address");
+    thread::spawn(move || listener.incoming().flatten().for_each(drop));
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    let began = Instant::now();
+    stream.write_all(&header(&cmd_key(), now(), 90, target, GOOD)).expect("sent");
+    let mut kept = stream.try_clone().expect("a second handle");
+    // The response header and a terminating chunk; then the carrier's end, which sing-box clients wait for.
+    let seen = watch(stream, began, &[]);
+    assert!((38 + 18..=38 + 18 + 63).contains(&seen.bytes) && !seen.reset, "{seen:?}");
+    assert!(seen.after < Duration::from_millis(500), "{seen:?}");
+    // The client says nothing and does not end: the server does, after `uplinkOnly`.
+    let deadline = began + Duration::from_secs(2);
+    while server.stats().tcp_open > 0 {
+        assert!(Instant::now() < deadline, "the connection stays");
+        thread::sleep(Duration::from_millis(10));
+    }
+    // A write finds that out, the second one at the latest.
+    let _ = kept.write(&[1]);
+    thread::sleep(Duration::from_millis(50));
+    assert!(kept.write(&[1]).is_err());
     stop(&server);
 }

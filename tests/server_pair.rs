@@ -9,7 +9,7 @@ mod vmess_server;
 
 use socks_client::*;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 use vmess_server::*;
@@ -70,6 +70,64 @@ fn datagrams_pass_under_every_security() {
         stop(&client);
     }
     assert_eq!(server.stats().udp_total, 8);
+    stop(&server);
+}
+
+#[test]
+fn an_answer_that_does_not_fit_is_dropped_and_the_flow_goes_on() {
+    let port = free_port();
+    let server = server(port, "", "{}");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let target = socket.local_addr().expect("address").port();
+    thread::spawn(move || {
+        let mut bytes = [0; 100];
+        while let Ok((_, from)) = socket.recv_from(&mut bytes) {
+            for len in [60_000, 20_000, 16_000, 3] {
+                let _ = socket.send_to(&vec![len as u8; len], from);
+            }
+        }
+    });
+    for security in SECURITIES {
+        let (client, socks) = client(port, security, "");
+        let association = Association::new(socks);
+        for _ in 0..2 {
+            association.send("127.0.0.1", target, b"ask");
+            let lens: Vec<usize> = (0..2).map(|_| association.receive().len() - 10).collect();
+            assert_eq!(lens, [16_000, 3], "{security}");
+        }
+        stop(&client);
+    }
+    assert_eq!(server.stats().dropped, 4 * 2 * 2);
+    stop(&server);
+}
+
+#[test]
+fn a_reload_takes_users_and_leaves_those_who_stay() {
+    let port = free_port();
+    let server = server(port, "", "{}");
+    let echo = tcp_echo().port();
+    let (client, socks) = client(port, "auto", "");
+    let old = exchange_open(connect(socks, "127.0.0.1", echo), 1000, 1);
+    let config = |id: &str| {
+        format!(
+            r#"{{"inbounds": [{{"protocol": "vmess", "tag": "door", "listen": "127.0.0.1", "port": {port},
+                  "settings": {{"clients": [{{"id": "{id}"}}]}}}}], "outbounds": [{{"protocol": "freedom"}}]}}"#
+        )
+    };
+    let reload = |id: &str| {
+        let reloaded = server.reload(&config(id)).wait(Some(PATIENCE)).expect("in time");
+        reloaded.expect("reloaded");
+    };
+    reload("aaaaaaaa-6324-4d53-ad4f-8cda48b30811");
+    let old = exchange_open(old, 100_000, 2);
+    let mut late = connect(socks, "127.0.0.1", echo);
+    late.write_all(b"hello").expect("sent");
+    late.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    assert!(late.read(&mut [0; 5]).is_err(), "nobody that the server knows");
+    reload(ID);
+    exchange(connect(socks, "127.0.0.1", echo), 100_000, 3);
+    exchange(old, 1000, 4);
+    stop(&client);
     stop(&server);
 }
 

@@ -36,7 +36,11 @@ pub(super) async fn serve(server: Rc<Server>, stream: TcpStream, source: SocketA
     let greeting = Box::pin(timeout_at(deadline, greet(&server, &stream)));
     let begun = match greeting.await.unwrap_or(Greeting::Stranger) {
         Greeting::Known(accepted, early) => begin(&server, stream, source, accepted, early),
-        Greeting::Stranger => return Box::pin(drain(&server, stream, deadline)).await,
+        Greeting::Stranger => {
+            let text = format_args!("vmess [{}] from {source}: not a user", server.tag);
+            server.shard.shared.log(LogLevel::Debug, text);
+            return Box::pin(drain(&server, stream, deadline)).await;
+        }
         Greeting::Invalid => Err(stream),
         Greeting::Gone => return,
     };
