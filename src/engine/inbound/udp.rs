@@ -1,6 +1,10 @@
 //! The life of a UDP flow between an inbound and an outbound: its queue while the carrier is blocked, its idle time, and
 //! its end.
 
+mod table;
+
+pub(crate) use table::Table;
+
 use crate::addr::Target;
 use crate::buffer::Buffer;
 use crate::config::LogLevel;
@@ -154,7 +158,8 @@ async fn serve(
     let target = &flow.target;
     let tag = Rc::clone(&outbound);
     let opened = {
-        let opening = if outbound.cone(target) {
+        // A server's clients are told who answers.
+        let opening = if outbound.cone(target).is_some() || flow.user.is_some() {
             outbound.open_cone(Rc::clone(&shard), target.clone(), flow.source)
         } else {
             outbound.open_datagrams(Rc::clone(&shard), target.clone())

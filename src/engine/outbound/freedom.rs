@@ -1,7 +1,7 @@
 //! The `freedom` outbound: flows go straight to their targets, past the tunnel.
 
 use super::super::shard::Shard;
-use super::{Answer, LocalFuture, OpenError, OpenedStream, Outbound, level};
+use super::{Answer, Cone, LocalFuture, OpenError, OpenedStream, Outbound, level};
 use crate::addr::{Host, Target};
 use crate::buffer::{Class, Pool, Turn};
 use crate::config::{self, DomainStrategy};
@@ -45,6 +45,21 @@ impl Freedom {
             Some((host, port)) => Target { host: host.clone().unwrap_or(target.host), port: *port },
             None => target,
         }
+    }
+
+    /// Makes the socket of a UDP flow to `target`. `named`: what comes from there is called by that name.
+    async fn direct(&self, shard: Rc<Shard>, target: Target, named: bool) -> Result<Direct, OpenError> {
+        let real = self.redirected(target.clone());
+        let started = Instant::now();
+        let addresses = dial::resolve(&shard, &real.host, self.strategy, self.deadline(&shard))
+            .await
+            .map_err(|failed| answered(&shard, failed))?;
+        let remote = SocketAddr::new(*addresses.first().expect("resolving yields at least one"), real.port);
+        let socket = protect::udp_socket_unconnected(&shard, remote)
+            .await
+            .map_err(|error| answered(&shard, DialError::socket(error, started)))?;
+        let named = named || self.redirect.is_some();
+        Ok(Direct { socket, shard, target, remote, named, waiting: VecDeque::new(), turn: Turn::default() })
     }
 
     fn deadline(&self, shard: &Shard) -> Instant {
@@ -94,31 +109,30 @@ impl Outbound for Freedom {
         })
     }
 
+    /// A socket speaks to any address of its family. A name has a flow of its own, since its answers bear it.
+    fn cone(&self, target: &Target) -> Option<Cone> {
+        match target.host.ip() {
+            Some(IpAddr::V4(_)) if self.redirect.is_none() => Some(Cone::Ipv4),
+            Some(IpAddr::V6(_)) if self.redirect.is_none() => Some(Cone::Ipv6),
+            _ => None,
+        }
+    }
+
     fn open_datagrams(
         self: Rc<Self>,
         shard: Rc<Shard>,
         target: Target,
     ) -> LocalFuture<Result<Box<dyn Datagrams>, OpenError>> {
-        Box::pin(async move {
-            let real = self.redirected(target.clone());
-            let started = Instant::now();
-            let addresses = dial::resolve(&shard, &real.host, self.strategy, self.deadline(&shard))
-                .await
-                .map_err(|failed| answered(&shard, failed))?;
-            let remote =
-                SocketAddr::new(*addresses.first().expect("resolving yields at least one"), real.port);
-            let socket = protect::udp_socket_unconnected(&shard, remote)
-                .await
-                .map_err(|error| answered(&shard, DialError::socket(error, started)))?;
-            Ok(Box::new(Direct {
-                socket,
-                shard,
-                target,
-                remote,
-                waiting: VecDeque::new(),
-                turn: Turn::default(),
-            }) as Box<dyn Datagrams>)
-        })
+        Box::pin(async move { Ok(Box::new(self.direct(shard, target, true).await?) as Box<dyn Datagrams>) })
+    }
+
+    fn open_cone(
+        self: Rc<Self>,
+        shard: Rc<Shard>,
+        target: Target,
+        _source: SocketAddr,
+    ) -> LocalFuture<Result<Box<dyn Datagrams>, OpenError>> {
+        Box::pin(async move { Ok(Box::new(self.direct(shard, target, false).await?) as Box<dyn Datagrams>) })
     }
 }
 
@@ -129,6 +143,8 @@ struct Direct {
     /// The flow's target, as the app names it, and the address that stands for it.
     target: Target,
     remote: SocketAddr,
+    /// Whether what comes from there is called by the target's name.
+    named: bool,
     /// Datagrams that the socket had no room for, oldest first.
     waiting: VecDeque<(Datagram, SocketAddr)>,
     turn: Turn,
@@ -177,7 +193,8 @@ impl Datagrams for Direct {
             }
             buffer.commit(n);
             let data = compacted(buffer, &self.shard.pool);
-            let remote = if same(from, self.remote) { self.target.clone() } else { Target::from(from) };
+            let asked = self.named && same(from, self.remote);
+            let remote = if asked { self.target.clone() } else { Target::from(plain(from)) };
             return Poll::Ready(Ok(Some(Datagram { data, remote })));
         }
     }
@@ -231,8 +248,12 @@ fn is_passing(error: &io::Error) -> bool {
 
 /// Whether two addresses are the same end, scope and flow labels aside.
 fn same(a: SocketAddr, b: SocketAddr) -> bool {
-    let plain = |ip: IpAddr| ip.to_canonical();
-    plain(a.ip()) == plain(b.ip()) && a.port() == b.port()
+    plain(a) == plain(b)
+}
+
+/// An address without scope and flow labels, an IPv4 one as such.
+fn plain(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 #[cfg(test)]

@@ -51,6 +51,17 @@ pub(crate) struct OpenedStream {
     pub(crate) level: Level,
 }
 
+/// Which datagrams of a source share a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Cone {
+    /// All of them.
+    Any,
+    /// Those to IPv4 addresses.
+    Ipv4,
+    /// Those to IPv6 addresses.
+    Ipv6,
+}
+
 /// A way out. Objects are shared by all flows of a shard; a flow's state is in what they open.
 pub(crate) trait Outbound {
     /// The tag, as configured.
@@ -83,11 +94,12 @@ pub(crate) trait Outbound {
     /// Whether datagrams to `target` may share a flow with those that the same source sends elsewhere, and whoever
     /// answers is heard (full cone). Then an inbound keys its flows by source and opens them with
     /// [`Outbound::open_cone`].
-    fn cone(&self, _target: &Target) -> bool {
-        false
+    fn cone(&self, _target: &Target) -> Option<Cone> {
+        None
     }
 
-    /// Opens a UDP flow of `source`, whose first datagram goes to `target` and later ones anywhere.
+    /// Opens a UDP flow of `source`, whose first datagram goes to `target` and later ones, where [`Outbound::cone`] says
+    /// so, anywhere. What comes back bears the address that it came from, as far as that is known.
     fn open_cone(
         self: Rc<Self>,
         shard: Rc<Shard>,

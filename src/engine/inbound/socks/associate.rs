@@ -6,25 +6,19 @@ use super::wire::{DatagramHeader, Reply, parse_datagram};
 use crate::addr::{Network, Target};
 use crate::config::LogLevel;
 use crate::engine::dispatch::{self, Flow};
-use crate::engine::inbound::udp::UdpFlow;
-use crate::time::Moment;
+use crate::engine::inbound::udp::{Table, UdpFlow};
+use crate::engine::outbound::Outbound;
 use crate::transport::Datagram;
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UdpSocket};
 
-/// How many UDP flows an inbound has at most.
-const MAX_FLOWS: usize = 512;
-/// How long a flow must have been idle before it makes room for another one.
-const MIN_IDLE: Duration = Duration::from_secs(15);
 /// How many datagrams of one client are read before others have their turn.
 const BATCH: usize = 64;
 /// The largest datagram there is.
@@ -33,40 +27,23 @@ const MAX_DATAGRAM: usize = 65_535;
 /// The associations of one listener, and their flows.
 #[derive(Default)]
 pub(super) struct Associations {
-    flows: Rc<RefCell<HashMap<Key, Entry>>>,
+    flows: Rc<RefCell<Table<Source, Target>>>,
     serial: Cell<u64>,
     /// What sockets are read into; taken when the first datagram comes.
     scratch: RefCell<Vec<u8>>,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
+/// Who sends: one of an association's clients.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Source {
     association: u64,
     client: SocketAddr,
-    target: Target,
-}
-
-struct Entry {
-    flow: UdpFlow,
-    /// Tells a flow from a later one of the same key.
-    serial: u64,
 }
 
 impl Associations {
     fn next_serial(&self) -> u64 {
         self.serial.set(self.serial.get() + 1);
         self.serial.get()
-    }
-
-    /// Makes room for one more flow: the one that has been idle longest goes, if it has been for long enough.
-    fn make_room(&self, now: Moment) -> bool {
-        let mut flows = self.flows.borrow_mut();
-        if flows.len() < MAX_FLOWS {
-            return true;
-        }
-        let idlest = flows.iter().max_by_key(|(_, entry)| entry.flow.idle(now));
-        let key = idlest.filter(|(_, entry)| entry.flow.idle(now) >= MIN_IDLE).map(|(key, _)| key.clone());
-        key.is_some_and(|key| flows.remove(&key).is_some())
     }
 }
 
@@ -82,9 +59,7 @@ struct Association<'a> {
 impl Drop for Association<'_> {
     fn drop(&mut self) {
         let id = self.id;
-        let ended: Vec<_> =
-            self.server.associations.flows.borrow_mut().extract_if(|key, _| key.association == id).collect();
-        drop(ended);
+        self.server.associations.flows.borrow_mut().remove_sources(|source| source.association == id);
     }
 }
 
@@ -180,33 +155,40 @@ impl Association<'_> {
         }
         let Server { shard, associations, .. } = self.server;
         let data = shard.pool.copy(datagram.get(start..)?)?;
-        let key = Key { association: self.id, client, target };
-        if let Some(entry) = associations.flows.borrow().get(&key) {
-            entry.flow.push(shard, data, key.target);
+        let source = Source { association: self.id, client };
+        if let Some(entry) = associations.flows.borrow().get(source, &target) {
+            entry.flow.push(shard, data, target);
             return Some(());
         }
-        if !associations.make_room(shard.clock.now()) {
-            return None;
-        }
-        let flow = self.start(&key);
-        flow.flow.push(shard, data, key.target.clone());
-        associations.flows.borrow_mut().insert(key, flow);
-        Some(())
-    }
-
-    fn start(&self, key: &Key) -> Entry {
-        let Server { shard, associations, tag, .. } = self.server;
-        let serial = associations.next_serial();
         let flow = Flow {
             network: Network::Udp,
-            source: key.client,
-            target: key.target.clone(),
-            inbound: Arc::clone(tag),
+            source: client,
+            target: target.clone(),
+            inbound: Arc::clone(&self.server.tag),
             accepted: shard.clock.now(),
             user: None,
         };
+        let outbound = dispatch::route(shard, &flow);
+        let cone = outbound.cone(&target);
+        let mut flows = associations.flows.borrow_mut();
+        if let Some(entry) = flows.join(source, &target, &outbound, cone) {
+            entry.flow.push(shard, data, target);
+            return Some(());
+        }
+        if !flows.make_room(flow.accepted) {
+            return None;
+        }
+        let serial = flows.next_serial();
+        let started = self.start(flow, &outbound, serial);
+        started.push(shard, data, target.clone());
+        flows.insert(serial, (source, &target), started, outbound, cone);
+        Some(())
+    }
+
+    fn start(&self, flow: Flow, outbound: &Rc<dyn Outbound>, serial: u64) -> UdpFlow {
+        let Server { shard, associations, .. } = self.server;
         let deliver = {
-            let (shard, socket, client) = (Rc::clone(shard), Rc::clone(&self.socket), key.client);
+            let (shard, socket, client) = (Rc::clone(shard), Rc::clone(&self.socket), flow.source);
             move |datagram: Datagram| {
                 if deliver(&socket, client, &datagram).is_none() {
                     shard.shared.stats.dropped.fetch_add(1, Relaxed);
@@ -214,17 +196,13 @@ impl Association<'_> {
             }
         };
         let ended = {
-            let (flows, key) = (Rc::downgrade(&associations.flows), key.clone());
+            let flows = Rc::downgrade(&associations.flows);
             move |_| {
                 let Some(flows) = flows.upgrade() else { return };
-                let mut flows = flows.borrow_mut();
-                if flows.get(&key).is_some_and(|entry| entry.serial == serial) {
-                    flows.remove(&key);
-                }
+                flows.borrow_mut().remove(serial);
             }
         };
-        let outbound = dispatch::route(shard, &flow);
-        Entry { flow: UdpFlow::start(shard, flow, outbound, deliver, ended), serial }
+        UdpFlow::start(shard, flow, Rc::clone(outbound), deliver, ended)
     }
 }
 

@@ -1,24 +1,17 @@
-//! UDP flows: one for each pair of app and destination, bounded in number.
+//! UDP flows: one for each pair of app and destination, or for each app where the outbound is a cone; bounded in number.
 
 use super::{Inner, dns};
 use crate::addr::{Network, Target};
 use crate::buffer::Buffer;
 use crate::engine::dispatch;
-use crate::engine::inbound::udp::UdpFlow;
+use crate::engine::inbound::udp::{self, UdpFlow};
 use crate::engine::outbound::Answer;
-use crate::time::Moment;
 use crate::transport::Datagram;
 use crate::tun::stack::{Refusal, ip};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// The most flows at a time.
-const MAX_FLOWS: usize = 512;
-/// How long a flow must have been idle to make room for a new one.
-const EVICTABLE: Duration = Duration::from_secs(15);
 /// The largest payload that every VMess server passes on whole: V2Ray cuts what is longer.
 const MAX_PAYLOAD: usize = 1966;
 
@@ -27,17 +20,8 @@ type Key = (SocketAddr, SocketAddr);
 /// The UDP flows of a tun.
 #[derive(Default)]
 pub(super) struct Table {
-    flows: HashMap<Key, Entry>,
-    last_serial: u64,
+    flows: udp::Table<SocketAddr, SocketAddr>,
     closed: bool,
-}
-
-struct Entry {
-    flow: UdpFlow,
-    /// Whether the outbound may cut what is longer than [`MAX_PAYLOAD`].
-    cuts: bool,
-    /// Tells this flow from an earlier one between the same ends.
-    serial: u64,
 }
 
 impl Table {
@@ -45,18 +29,6 @@ impl Table {
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.flows.clear();
-    }
-
-    /// Makes room for one more flow. `false` if every flow has been busy lately.
-    fn make_room(&mut self, now: Moment) -> bool {
-        if self.flows.len() < MAX_FLOWS {
-            return true;
-        }
-        let idlest = self.flows.iter().map(|(key, entry)| (entry.flow.idle(now), *key)).max();
-        match idlest {
-            Some((idle, key)) if idle > EVICTABLE => self.flows.remove(&key).is_some(),
-            _ => false,
-        }
     }
 }
 
@@ -80,8 +52,8 @@ pub(super) fn deliver(
     }
     let key = (source, destination);
     let too_big = dont_fragment && data.len() > MAX_PAYLOAD;
-    if let Some(entry) = inner.udp.borrow().flows.get(&key) {
-        if entry.cuts && too_big {
+    if let Some(entry) = inner.udp.borrow().flows.get(source, &destination) {
+        if too_big && !entry.outbound.connects_target() {
             return inner.too_big(key);
         }
         return entry.flow.push(&inner.shard, data, Target::from(destination));
@@ -96,30 +68,39 @@ pub(super) fn deliver(
         user: None,
     };
     let outbound = dispatch::route(&inner.shard, &info);
-    let cuts = !outbound.connects_target();
-    if cuts && too_big {
+    if too_big && !outbound.connects_target() {
         return inner.too_big(key);
     }
     let mut table = inner.udp.borrow_mut();
     if table.closed {
         return;
     }
+    let cone = outbound.cone(&info.target);
+    if let Some(entry) = table.flows.join(source, &destination, &outbound, cone) {
+        return entry.flow.push(&inner.shard, data, info.target);
+    }
     // New flows are refused before those that exist starve.
-    if !outbound.admits(now) || inner.shard.pool.is_nearly_full() || !table.make_room(now) {
+    if !outbound.admits(now) || inner.shard.pool.is_nearly_full() || !table.flows.make_room(now) {
         return inner.reject(source, destination, Refusal::Refused);
     }
-    table.last_serial += 1;
-    let serial = table.last_serial;
-    let flow = UdpFlow::start(&inner.shard, info, outbound, answer(inner, key), ended(inner, key, serial));
+    let serial = table.flows.next_serial();
+    let (back, over) = (answer(inner, key, cone.is_some()), ended(inner, key, serial));
+    let flow = UdpFlow::start(&inner.shard, info, Rc::clone(&outbound), back, over);
     flow.push(&inner.shard, data, Target::from(destination));
-    table.flows.insert(key, Entry { flow, cuts, serial });
+    table.flows.insert(serial, (source, &destination), flow, outbound, cone);
 }
 
-/// What becomes of a datagram that comes back. Its source is what the app has asked, whoever answered.
-fn answer(inner: &Rc<Inner>, (source, destination): Key) -> impl FnMut(Datagram) + use<> {
+/// What becomes of a datagram that comes back. Its source is who sent it where that is known (`cone`), else what the app
+/// has asked, whoever answered.
+fn answer(inner: &Rc<Inner>, (source, destination): Key, cone: bool) -> impl FnMut(Datagram) + use<> {
     let inner = Rc::clone(inner);
     move |datagram| {
-        inner.stack.borrow_mut().send_datagram(destination, source, datagram.data);
+        let known = datagram.remote.socket_addr().filter(|_| cone);
+        let from = known.unwrap_or(destination);
+        if from.is_ipv4() != source.is_ipv4() {
+            return inner.count_dropped(1);
+        }
+        inner.stack.borrow_mut().send_datagram(from, source, datagram.data);
         inner.transmit();
     }
 }
@@ -128,10 +109,7 @@ fn answer(inner: &Rc<Inner>, (source, destination): Key) -> impl FnMut(Datagram)
 fn ended(inner: &Rc<Inner>, key: Key, serial: u64) -> impl FnOnce(Option<Answer>) + use<> {
     let inner = Rc::clone(inner);
     move |answer| {
-        let flows = &mut inner.udp.borrow_mut().flows;
-        if flows.get(&key).is_some_and(|entry| entry.serial == serial) {
-            flows.remove(&key);
-        }
+        inner.udp.borrow_mut().flows.remove(serial);
         if let Some(answer) = answer {
             let how = match answer {
                 Answer::Refused => Refusal::Refused,

@@ -7,7 +7,7 @@ mod mux;
 
 use super::backoff::Backoff;
 use super::server_addresses::ServerAddresses;
-use super::{Answer, LocalFuture, OpenError, OpenedStream, Outbound, level};
+use super::{Answer, Cone, LocalFuture, OpenError, OpenedStream, Outbound, level};
 use crate::addr::{Host, Network, Target};
 use crate::config::{self, Level, PacketEncoding, Xudp443};
 use crate::engine::shard::Shard;
@@ -336,8 +336,8 @@ impl Outbound for Vmess {
         })
     }
 
-    fn cone(&self, target: &Target) -> bool {
-        matches!(self.ways.pick(target), Way::PacketAddr | Way::Xudp | Way::MuxXudp)
+    fn cone(&self, target: &Target) -> Option<Cone> {
+        matches!(self.ways.pick(target), Way::PacketAddr | Way::Xudp | Way::MuxXudp).then_some(Cone::Any)
     }
 
     fn open_cone(
