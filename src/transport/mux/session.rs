@@ -21,7 +21,7 @@ const MAX_WASTED: usize = 64 * 1024;
 /// A session on a carrier. Dropping it ends it: as an abort if its user had not finished.
 pub(crate) struct Session {
     link: Rc<Link>,
-    port: Rc<Port>,
+    pub(super) port: Rc<Port>,
     /// Whether we opened it.
     ours: bool,
     /// Whether its opening is on its way, or has been read.

@@ -1,7 +1,9 @@
 //! Doubles for tests: a carrier that a test scripts, a VMess server behind one, and a shard with nothing behind it.
 
+mod pipe;
 mod server;
 
+pub(crate) use pipe::{Pipe, Twin};
 pub(crate) use server::{Server, request};
 
 use super::Carrier;
