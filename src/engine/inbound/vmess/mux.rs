@@ -67,3 +67,6 @@ fn accept(server: &Rc<Server>, accepted: Accepted, owner: &Id, user: &Rc<FlowUse
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,6 +70,12 @@ impl Sources {
         }
     }
 
+    /// Whether any source of a user is kept.
+    #[cfg(test)]
+    pub(super) fn is_held(&self, owner: &Id) -> bool {
+        self.held.borrow().contains_key(owner)
+    }
+
     /// Whether a source is kept.
     fn keeps(&self, (owner, id): &Key, held: &Rc<Held>) -> bool {
         let users = self.held.borrow();
