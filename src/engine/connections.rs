@@ -17,7 +17,6 @@ use std::task::{Context, Poll, Waker};
 #[derive(Default)]
 pub(crate) struct Connections {
     open: Rc<RefCell<BTreeMap<u64, Weak<Connection>>>>,
-    last_id: Cell<u64>,
 }
 
 /// What is known of a connection when it is registered.
@@ -56,8 +55,7 @@ pub(crate) struct Connection {
 impl Connections {
     /// Registers a connection and counts it.
     pub(crate) fn register(&self, shared: &Arc<Shared>, opening: Opening) -> Rc<Connection> {
-        let id = self.last_id.get() + 1;
-        self.last_id.set(id);
+        let id = shared.new_connection();
         let (total, open) = gauges(shared, opening.network);
         total.fetch_add(1, Relaxed);
         open.fetch_add(1, Relaxed);

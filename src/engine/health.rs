@@ -2,6 +2,9 @@
 //!
 //! Outbounds report, this judges: events, the state and the last error come from here. Silence is not failure: it ends no
 //! flow, and it takes three silent flows in a row to say so. What is remembered is bounded by the config's outbounds.
+//!
+//! The shards of an instance share one judge, so that there is one truth: its lock is taken a few times in a flow's life,
+//! never for its data.
 
 use super::api::{Event, State};
 use super::causes::{Evidence, of_rejection, of_silence};
@@ -10,8 +13,7 @@ use crate::config::{Config, LogLevel, OutboundProtocol};
 use crate::error::{Error, ErrorKind};
 use crate::time::Moment;
 use crate::vmess::Security;
-use std::cell::{Cell, RefCell};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// After how many failures in a row, without a success between, the state is `Degraded`.
@@ -31,13 +33,18 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// Judges what outbounds report, and turns it into events, the state and the last error.
 pub(crate) struct Health {
     shared: Arc<Shared>,
+    known: Mutex<Known>,
+}
+
+/// What the judgement rests on.
+struct Known {
     /// The outbounds that dial a server; others are of no interest here.
-    servers: RefCell<Vec<Server>>,
+    servers: Vec<Server>,
     /// Whether the start is over: states before it are not ours to enter.
-    running: Cell<bool>,
-    network: Cell<bool>,
+    running: bool,
+    network: bool,
     /// When it was last told that something has run out.
-    exhausted: Cell<Option<Moment>>,
+    exhausted: Option<Moment>,
 }
 
 #[derive(Default)]
@@ -61,38 +68,34 @@ struct Server {
 impl Health {
     /// Nothing is known yet.
     pub(crate) fn new(shared: Arc<Shared>, config: &Config) -> Self {
-        let health = Self {
-            shared,
-            servers: RefCell::default(),
-            running: Cell::new(false),
-            network: Cell::new(true),
-            exhausted: Cell::new(None),
-        };
+        let known = Known { servers: Vec::new(), running: false, network: true, exhausted: None };
+        let health = Self { shared, known: Mutex::new(known) };
         health.configure(config);
         health
     }
 
     /// Takes up a config; outbounds that keep their tag keep what is known of them.
     pub(crate) fn configure(&self, config: &Config) {
-        let mut old = self.servers.take();
+        let mut known = self.lock();
+        let mut old = std::mem::take(&mut known.servers);
         let dialling =
             config.outbounds.iter().filter(|out| matches!(out.protocol, OutboundProtocol::Vmess(_)));
         let servers = dialling.map(|outbound| {
-            let known = old.iter().position(|server| server.outbound == outbound.tag);
-            known.map_or_else(
+            let kept = old.iter().position(|server| server.outbound == outbound.tag);
+            kept.map_or_else(
                 || Server { outbound: Arc::clone(&outbound.tag), ..Server::default() },
                 |at| old.swap_remove(at),
             )
         });
-        let servers = servers.collect();
-        *self.servers.borrow_mut() = servers;
-        self.settle();
+        known.servers = servers.collect();
+        self.settle(known);
     }
 
     /// The start is over: enters the first state of a running tunnel.
     pub(crate) fn start(&self) {
-        self.running.set(true);
-        self.settle();
+        let mut known = self.lock();
+        known.running = true;
+        self.settle(known);
     }
 
     /// A connection to a server of the outbound could not be made.
@@ -117,8 +120,10 @@ impl Health {
     /// Something has run out: tells the host, at most twice a minute.
     pub(crate) fn exhausted(&self, what: &'static str) {
         let now = self.shared.clock.now();
-        if self.exhausted.get().is_none_or(|told| now.since(told) >= PAUSE) {
-            self.exhausted.set(Some(now));
+        let mut known = self.lock();
+        if known.exhausted.is_none_or(|told| now.since(told) >= PAUSE) {
+            known.exhausted = Some(now);
+            drop(known);
             self.shared.emit(Event::ResourceLimit { what: what.into() });
         }
     }
@@ -156,7 +161,7 @@ impl Health {
             changed
         });
         if changed == Some(true) {
-            self.settle();
+            self.settle(self.lock());
         }
     }
 
@@ -181,38 +186,30 @@ impl Health {
             format_args!("outbound \"{outbound}\": three flows sent data and received nothing"),
         );
         self.shared.emit(Event::OutboundUnhealthy { outbound: outbound.into(), likely });
-        self.settle();
+        self.settle(self.lock());
     }
 
     /// The network below has changed, or is gone: what failed on the old one says nothing any more.
     pub(crate) fn network_changed(&self, present: bool) {
-        let was = self.network.replace(present);
-        for server in self.servers.borrow_mut().iter_mut() {
+        let mut known = self.lock();
+        let was = std::mem::replace(&mut known.network, present);
+        for server in &mut known.servers {
             (server.failures, server.fault, server.told) = (0, None, false);
             server.silent.clear();
             server.answered &= was && present;
         }
-        self.settle();
+        self.settle(known);
     }
 
-    /// Enters the state that follows from what is known.
-    fn settle(&self) {
-        if !self.running.get() {
+    /// Enters the state that follows from what is known. It is entered before anybody can know better, and told after the
+    /// lock is released.
+    fn settle(&self, known: MutexGuard<'_, Known>) {
+        if !known.running {
             return;
         }
-        let state = {
-            let servers = self.servers.borrow();
-            let fault = servers.iter().find_map(|server| server.fault.as_ref());
-            match fault {
-                _ if !self.network.get() => State::NoNetwork,
-                Some(reason) => State::Degraded { reason: reason.clone() },
-                None if servers.is_empty() || servers.iter().any(|server| server.answered) => {
-                    State::Connected
-                }
-                None => State::Connecting,
-            }
-        };
-        self.shared.set_state(state);
+        let (_, news) = self.shared.enter(known.state());
+        drop(known);
+        news.tell();
     }
 
     fn failed(&self, outbound: &str, error: &Error, reason: &str, patience: u32) {
@@ -232,7 +229,7 @@ impl Health {
             );
         }
         self.shared.set_last_error(error.clone());
-        self.settle();
+        self.settle(self.lock());
     }
 
     fn evidence(&self, answered: bool) -> Evidence {
@@ -241,8 +238,26 @@ impl Health {
     }
 
     fn with<R>(&self, outbound: &str, change: impl FnOnce(&mut Server) -> R) -> Option<R> {
-        let mut servers = self.servers.borrow_mut();
-        servers.iter_mut().find(|server| &*server.outbound == outbound).map(change)
+        let mut known = self.lock();
+        known.servers.iter_mut().find(|server| &*server.outbound == outbound).map(change)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn state(&self) -> State {
+        let fault = self.servers.iter().find_map(|server| server.fault.as_ref());
+        match fault {
+            _ if !self.network => State::NoNetwork,
+            Some(reason) => State::Degraded { reason: reason.clone() },
+            None if self.servers.is_empty() || self.servers.iter().any(|server| server.answered) => {
+                State::Connected
+            }
+            None => State::Connecting,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::pending::{NextEvent, Pending, stopped};
 use super::runner::{self, Seed};
 use super::running::tun_settings;
 use super::shared::Shared;
+use super::workers;
 use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind};
 use std::fmt;
@@ -61,6 +62,7 @@ impl Tunnel {
         let config = read(config_json)?;
         let budget = Budget::new(&options, &config)?;
         let shared = Arc::new(Shared::new(options.log.unwrap_or(config.log_level)));
+        let shards = workers::shards(&config, budget.pool_bytes);
         let signals = Arc::new(Signals::default());
         let (commands, received) = mpsc::unbounded_channel();
         let settings = Arc::new(Mutex::new(tun_settings(&config)));
@@ -68,6 +70,7 @@ impl Tunnel {
         let seed = Seed {
             config,
             budget,
+            shards,
             network: options.network,
             log_fixed: options.log.is_some(),
             platform,
@@ -317,6 +320,15 @@ impl Tunnel {
     /// The next event; `None` after the last one, which is always [`State::Stopped`].
     pub fn next_event(&self) -> NextEvent {
         NextEvent::new(&self.inner().shared)
+    }
+
+    /// Has the tunnel run so many shards if it starts without a tun device.
+    #[cfg(test)]
+    pub(super) fn with_shards(self, shards: usize) -> Self {
+        if let Phase::Idle(seed) = &mut *lock(&self.inner().phase) {
+            seed.shards = shards;
+        }
+        self
     }
 
     fn inner(&self) -> &Arc<Inner> {

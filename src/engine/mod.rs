@@ -2,7 +2,9 @@
 //!
 //! * [`instance`] is the handle that hosts hold; [`runner`] the shard's thread behind it; they talk by [`mailbox`], and
 //!   answers come back as [`pending`].
-//! * [`shard`] is what the tasks of that thread share, [`shared`] what every thread may see: counters, events, state, log.
+//! * A server's shard has others beside it, a thread each: [`workers`] to the first one, a [`worker`] to itself. What they
+//!   accept from is in [`listeners`].
+//! * [`shard`] is what the tasks of a thread share, [`shared`] what every thread may see: counters, events, state, log.
 //! * [`users`] is what hosts see of the users of VMess inbounds, and how they change them.
 //! * [`host`] keeps foreign code (the platform's callbacks, wakers) on threads of its own.
 //! * [`inbound`] and [`outbound`] are where flows come in and go out; what is known of servers is judged by [`health`].
@@ -13,6 +15,7 @@ mod causes;
 mod check;
 mod clock;
 mod connections;
+mod crew;
 mod dispatch;
 mod entropy;
 mod events;
@@ -21,6 +24,7 @@ mod health;
 mod host;
 mod inbound;
 pub(crate) mod instance;
+mod listeners;
 mod mailbox;
 mod measure;
 mod network;
@@ -35,6 +39,8 @@ mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
 mod users;
+mod worker;
+mod workers;
 
 pub use measure::measure;
 pub(crate) use shard::Shard;

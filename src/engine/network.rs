@@ -2,6 +2,7 @@
 
 use super::api::{Event, NetworkInfo};
 use super::shard::Shard;
+use super::workers::Workers;
 use crate::config::LogLevel;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,26 +11,39 @@ use std::time::Duration;
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(250);
 
 /// Takes up the network that the host has described; `None`: there is none. `known` is the last one that there was: it may
-/// come back, and what was connected over it lives on until another one is there.
-pub(super) fn take_up(shard: &Shard, known: &mut Option<NetworkInfo>, network: Option<NetworkInfo>) {
+/// come back, and what was connected over it lives on until another one is there. The other shards follow.
+pub(super) fn take_up(
+    shard: &Shard,
+    workers: &Workers,
+    known: &mut Option<NetworkInfo>,
+    network: Option<NetworkInfo>,
+) {
     if *shard.network.borrow() == network && network.is_some() {
         return;
     }
-    shard.network.replace(network.clone());
     shard.host.set_network(network.clone());
-    shard.resolver.clear();
-    shard.live().outbounds.iter().for_each(|outbound| outbound.network_changed());
+    workers.network_changed(known.as_ref(), network.as_ref());
+    follow(shard, known.as_ref(), network.clone());
     shard.health.network_changed(network.is_some());
     let Some(network) = network else {
         return shard.shared.log(LogLevel::Info, format_args!("no network"));
     };
-    if let Some(old) = known.replace(network.clone()) {
-        let closed = shard.connections.close_where(|local| is_dead(local, &old, &network));
+    *known = Some(network.clone());
+    shard.shared.emit(Event::NetworkChanged(network));
+}
+
+/// What a change means for one shard: its own connections and what its outbounds have learned. `old` is the last network
+/// that there was.
+pub(super) fn follow(shard: &Shard, old: Option<&NetworkInfo>, network: Option<NetworkInfo>) {
+    shard.network.replace(network.clone());
+    shard.resolver.clear();
+    shard.live().outbounds.iter().for_each(|outbound| outbound.network_changed());
+    if let (Some(old), Some(network)) = (old, network) {
+        let closed = shard.connections.close_where(|local| is_dead(local, old, &network));
         shard
             .shared
             .log(LogLevel::Info, format_args!("the network has changed; connections closed: {closed}"));
     }
-    shard.shared.emit(Event::NetworkChanged(network));
 }
 
 /// Whether a connection that is bound to our address `local`, if that is known, has lost its path.
@@ -102,13 +116,14 @@ mod tests {
         };
         let connection = shard.connections.register(&shard.shared, opening);
         let closed = || poll_immediate(&connection);
+        let none = Workers::start([]).expect("no thread");
         let (wifi, mut known) = (network(1, &["192.168.1.2"]), None);
-        take_up(&shard, &mut known, Some(wifi.clone()));
-        take_up(&shard, &mut known, None);
-        take_up(&shard, &mut known, Some(wifi));
+        take_up(&shard, &none, &mut known, Some(wifi.clone()));
+        take_up(&shard, &none, &mut known, None);
+        take_up(&shard, &none, &mut known, Some(wifi));
         assert!(!closed(), "the same one has come back");
-        take_up(&shard, &mut known, None);
-        take_up(&shard, &mut known, Some(network(2, &["10.0.0.9"])));
+        take_up(&shard, &none, &mut known, None);
+        take_up(&shard, &none, &mut known, Some(network(2, &["10.0.0.9"])));
         assert!(closed());
     }
 

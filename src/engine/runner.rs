@@ -1,14 +1,17 @@
-//! The shard's thread: it starts everything, serves what handles ask, and leaves nothing behind.
+//! The first shard's thread: it starts everything, the other shards too, serves what handles ask, and leaves nothing behind.
 
 use super::api::{Event, MemoryPressure, NetworkInfo, Platform, State, TunHandle, TunSettings};
 use super::budget::Budget;
 use super::check::check;
+use super::health::Health;
 use super::host::HostLink;
 use super::mailbox::{Command, Latest, Reply, Signals, Stopping};
 use super::network;
 use super::running::{Running, tun_settings};
 use super::shard::{Live, Shard};
 use super::shared::Shared;
+use super::worker::{self, Order};
+use super::workers::{Workers, shards};
 use crate::config::{Config, LogLevel};
 use crate::error::{Error, ErrorKind};
 use std::future::pending;
@@ -29,6 +32,8 @@ const SKEW: u64 = 90;
 pub(super) struct Seed {
     pub(super) config: Config,
     pub(super) budget: Budget,
+    /// How many shards run if there is no tun device at the start.
+    pub(super) shards: usize,
     pub(super) network: Option<NetworkInfo>,
     /// Whether the host chose the level of the log events; then a reload leaves it.
     pub(super) log_fixed: bool,
@@ -80,6 +85,7 @@ async fn live_and_end(
     let Seed {
         config,
         budget,
+        shards,
         network,
         log_fixed,
         platform,
@@ -90,7 +96,7 @@ async fn live_and_end(
         settings,
     } = seed;
     let host = match HostLink::open(platform, protects, Arc::clone(&shared.host)) {
-        Ok(host) => host,
+        Ok(host) => Arc::new(host),
         Err(error) => return Outcome::Unstarted(starved(&error), started),
     };
     let live = match Live::new(config) {
@@ -101,24 +107,44 @@ async fn live_and_end(
             return Outcome::Unstarted(error, started);
         }
     };
-    let shard = Shard::new(shared, host, live, budget.pool_bytes);
+    let shards = if tun.is_some() { 1 } else { shards.max(1) };
+    let health = Arc::new(Health::new(Arc::clone(&shared), &live.config));
+    let shard = Shard::new(shared, host, health, live, budget.pool_bytes / shards);
     let local = LocalSet::new();
-    let mut server = Server { shard: Rc::clone(&shard), running: None, settings, log_fixed };
-    let outcome = local.run_until(server.serve(tun, network, started, &signals, &mut commands, stops)).await;
+    let mut server = Server {
+        shard: Rc::clone(&shard),
+        running: None,
+        settings,
+        log_fixed,
+        pool_bytes: budget.pool_bytes,
+    };
+    let serving = server.serve(tun, shards, network, started, &signals, &mut commands, stops);
+    let outcome = local.run_until(serving).await;
     shard.shared.set_state(State::Stopping);
-    drop(server);
-    local
-        .run_until(async {
-            shard.connections.close_all();
-            let patience = Instant::now() + LAST_WORDS;
-            while !shard.connections.is_empty() && Instant::now() < patience {
-                yield_now().await;
-            }
-        })
-        .await;
+    let workers = server.running.take().map(|running| {
+        let mut workers = running.workers;
+        workers.dismiss();
+        workers
+    });
+    say_goodbye(&shard, &local).await;
     drop(local);
+    if let Some(workers) = workers {
+        workers.gone().await;
+    }
     end(&shard.host, &mut commands, stops).await;
     outcome
+}
+
+/// Closes the connections of a shard, and lets them do it properly.
+pub(super) async fn say_goodbye(shard: &Shard, local: &LocalSet) {
+    let goodbye = async {
+        shard.connections.close_all();
+        let patience = Instant::now() + LAST_WORDS;
+        while !shard.connections.is_empty() && Instant::now() < patience {
+            yield_now().await;
+        }
+    };
+    local.run_until(goodbye).await;
 }
 
 /// Waits for the host's threads, and tells those whose patience ends before.
@@ -158,12 +184,15 @@ struct Server {
     running: Option<Running>,
     settings: Arc<Mutex<Option<TunSettings>>>,
     log_fixed: bool,
+    /// Of all shards together.
+    pool_bytes: usize,
 }
 
 impl Server {
     async fn serve(
         &mut self,
         tun: Option<TunHandle>,
+        shards: usize,
         network: Option<NetworkInfo>,
         started: Reply<()>,
         signals: &Signals,
@@ -180,7 +209,12 @@ impl Server {
             shard.host.set_network(Some(network.clone()));
             shard.network.replace(Some(network));
         }
-        match Running::start(&shard, tun) {
+        let workers = Workers::start((1..shards).map(|_| self.seed(shards)));
+        let running = match workers {
+            Ok(workers) => Running::start(&shard, workers, tun).await,
+            Err(error) => Err(error),
+        };
+        match running {
             Ok(running) => self.running = Some(running),
             Err(error) => return Outcome::Unstarted(error, started),
         }
@@ -193,6 +227,7 @@ impl Server {
         let mut change: Option<(Instant, Option<NetworkInfo>)> = None;
         loop {
             let due = change.as_ref().map(|(due, _)| *due);
+            let running = self.running.as_mut().expect("set above");
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -204,6 +239,7 @@ impl Server {
                     None => return Outcome::Over(None),
                 },
                 error = shard.ended() => return Outcome::Over(Some(error)),
+                error = running.workers.failure() => return Outcome::Over(Some(error)),
                 latest = signals.recv() => {
                     if let Some(network) = self.heed(latest) {
                         let due = due.unwrap_or_else(|| Instant::now() + network::DEBOUNCE);
@@ -212,10 +248,23 @@ impl Server {
                 }
                 () = at(due) => {
                     if let Some((_, network)) = change.take() {
-                        network::take_up(&shard, &mut known, network);
+                        network::take_up(&shard, &running.workers, &mut known, network);
                     }
                 }
             }
+        }
+    }
+
+    /// What another shard is made from.
+    fn seed(&self, shards: usize) -> worker::Seed {
+        let shard = &self.shard;
+        worker::Seed {
+            config: Arc::clone(&shard.live().config),
+            pool_bytes: self.pool_bytes / shards,
+            network: shard.network.borrow().clone(),
+            shared: Arc::clone(&shard.shared),
+            host: Arc::clone(&shard.host),
+            health: Arc::clone(&shard.health),
         }
     }
 
@@ -240,6 +289,10 @@ impl Server {
                     *self.settings.lock().unwrap_or_else(PoisonError::into_inner) =
                         tun_settings(&live.config);
                     shard.shared.log(LogLevel::Info, format_args!("reloaded"));
+                    if shards(&live.config, self.pool_bytes) > running.shards() {
+                        let text = format_args!("the server uses all cores from the next start on");
+                        shard.shared.log(LogLevel::Info, text);
+                    }
                     if live.config.vmesskit.memory_limit != memory_limit {
                         let text = format_args!("the new memoryLimit counts from the next start on");
                         shard.shared.log(LogLevel::Warning, text);
@@ -247,8 +300,20 @@ impl Server {
                 }
                 drop(reply.send(report));
             }
-            Command::Connections(reply) => drop(reply.send(Ok(shard.connections.list(shard.clock.now())))),
-            Command::Close(id, reply) => drop(reply.send(Ok(shard.connections.close(id)))),
+            Command::Connections(reply) => {
+                let mut found = shard.connections.list(shard.clock.now());
+                let others = running.workers.connections();
+                shard.spawn(async move {
+                    found.extend(others.await);
+                    found.sort_unstable_by_key(|connection| connection.id);
+                    drop(reply.send(Ok(found)));
+                });
+            }
+            Command::Close(id, reply) => {
+                let closed = shard.connections.close(id);
+                let others = running.workers.close_connection(id);
+                shard.spawn(async move { drop(reply.send(Ok(closed || others.await))) });
+            }
             Command::Stop(_) => unreachable!("the loop takes stops itself"),
         }
     }
@@ -260,6 +325,7 @@ impl Server {
         }
         if latest.pressure.is_some_and(|level| level > MemoryPressure::Normal) {
             self.shard.pool.trim();
+            self.tell(|| Order::Trim);
         }
         if let Some(seconds) = latest.skew.filter(|seconds| seconds.unsigned_abs() >= SKEW) {
             self.shard.shared.emit(Event::ClockSkew { seconds });
@@ -267,11 +333,18 @@ impl Server {
         latest.network
     }
 
+    fn tell(&self, order: impl Fn() -> Order) {
+        if let Some(running) = &self.running {
+            running.workers.tell(order);
+        }
+    }
+
     /// The runtime's timers stood still while the device slept: lets every connection look at the clock that ran on, and
     /// end if it has been idle for too long, as the other end has done. Back-offs and the resolver's answers go by that
     /// clock anyway.
     fn woken(&self) {
         self.shard.connections.wake_all();
+        self.tell(|| Order::Wake);
         self.shard.shared.log(LogLevel::Debug, format_args!("awake; connections look at the time"));
     }
 }
@@ -284,7 +357,7 @@ async fn at(due: Option<Instant>) {
     }
 }
 
-fn starved(error: &io::Error) -> Error {
+pub(super) fn starved(error: &io::Error) -> Error {
     Error::new(
         ErrorKind::ResourceLimit { what: "threads or file descriptors" },
         "the tunnel could not be started",

@@ -32,9 +32,9 @@ pub(crate) struct Shard {
     /// The clocks; the same as the shared side's.
     pub(crate) clock: Clock,
     /// The host's callbacks.
-    pub(crate) host: HostLink,
-    /// What is known of the servers.
-    pub(crate) health: Health,
+    pub(crate) host: Arc<HostLink>,
+    /// What is known of the servers; one judge for all shards.
+    pub(crate) health: Arc<Health>,
     /// The open connections.
     pub(crate) connections: Connections,
     /// Resolves the names of servers, outside the tunnel.
@@ -52,7 +52,7 @@ pub(crate) struct Shard {
 /// A config and the router and outbounds built from it.
 pub(crate) struct Live {
     /// The values.
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     /// Chooses an outbound.
     pub(crate) router: Router,
     /// The outbounds, in the config's order.
@@ -61,12 +61,18 @@ pub(crate) struct Live {
 
 impl Shard {
     /// A shard with nothing on it.
-    pub(crate) fn new(shared: Arc<Shared>, host: HostLink, live: Live, pool_bytes: usize) -> Rc<Self> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        host: Arc<HostLink>,
+        health: Arc<Health>,
+        live: Live,
+        pool_bytes: usize,
+    ) -> Rc<Self> {
         Rc::new(Self {
-            pool: Pool::with_gauge(pool_bytes, Arc::clone(&shared.stats.buffer_bytes)),
+            pool: Pool::with_gauge(pool_bytes, shared.stats.new_pool()),
             clock: shared.clock.clone(),
             host,
-            health: Health::new(Arc::clone(&shared), &live.config),
+            health,
             connections: Connections::default(),
             resolver: Resolver::default(),
             network: RefCell::default(),
@@ -127,7 +133,8 @@ impl Live {
     ///
     /// # Errors
     /// `ConfigInvalid` if a routing rule cannot be built.
-    pub(crate) fn new(config: Config) -> Result<Self, Error> {
+    pub(crate) fn new(config: impl Into<Arc<Config>>) -> Result<Self, Error> {
+        let config = config.into();
         let router = Router::new(&config.rules).map_err(|error| {
             Error::new(ErrorKind::ConfigInvalid, "a routing rule cannot be used")
                 .with_reason(error.to_string())
@@ -146,6 +153,7 @@ impl Shard {
         let platform = Arc::new(super::api::NoPlatform);
         let host = HostLink::open(platform, false, Arc::clone(&shared.host)).expect("a thread");
         let live = Live::new(config).expect("a good config");
-        Self::new(shared, host, live, 16 << 20)
+        let health = Arc::new(Health::new(Arc::clone(&shared), &live.config));
+        Self::new(shared, Arc::new(host), health, live, 16 << 20)
     }
 }

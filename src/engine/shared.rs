@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     board: Mutex<Board>,
     log_level: AtomicU8,
     waiters: AtomicU64,
+    connections: AtomicU64,
 }
 
 /// State and events under one lock, so that events tell states in the order in which they were entered.
@@ -48,6 +49,17 @@ struct Board {
     since: Moment,
     last_error: Option<Error>,
     queue: EventQueue,
+}
+
+/// Those who wait for an event that has come. Their wakers are foreign code: no lock is held when they are told.
+#[must_use = "those who wait are woken by `tell`"]
+pub(crate) struct News(Vec<(u64, Waker)>);
+
+impl News {
+    /// Wakes them.
+    pub(crate) fn tell(self) {
+        self.0.into_iter().for_each(|(_, waker)| waker.wake());
+    }
 }
 
 impl Shared {
@@ -67,6 +79,7 @@ impl Shared {
             board: Mutex::new(board),
             log_level: AtomicU8::new(log_level as u8),
             waiters: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
         }
     }
 
@@ -78,8 +91,16 @@ impl Shared {
     /// Enters a state and tells the host, unless it is entered already or the instance is ending: only `Stopped` follows
     /// `Stopping`, and nothing follows `Stopped`. Returns whether it was entered.
     pub(crate) fn set_state(&self, state: State) -> bool {
+        let (entered, news) = self.enter(state);
+        news.tell();
+        entered
+    }
+
+    /// Does what [`Shared::set_state`] does, but for waking those who wait for events: a caller that holds a lock does that
+    /// after it.
+    pub(crate) fn enter(&self, state: State) -> (bool, News) {
         let now = self.clock.now();
-        self.change(|board| {
+        self.change_quietly(|board| {
             let legal = match board.state {
                 State::Stopped { .. } => false,
                 State::Stopping => matches!(state, State::Stopped { .. }),
@@ -153,6 +174,11 @@ impl Shared {
         self.waiters.fetch_add(1, Relaxed)
     }
 
+    /// An id for a connection, above every one before it on any shard.
+    pub(crate) fn new_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Relaxed) + 1
+    }
+
     /// The next event, `None` after the last one.
     pub(crate) fn poll_event(&self, waiter: u64, waker: impl FnOnce() -> Waker) -> Poll<Option<Event>> {
         let mut board = self.lock();
@@ -200,12 +226,16 @@ impl Shared {
 
     /// Changes the board and wakes those who wait for what came of it.
     fn change<R>(&self, change: impl FnOnce(&mut Board) -> R) -> R {
+        let (result, news) = self.change_quietly(change);
+        news.tell();
+        result
+    }
+
+    fn change_quietly<R>(&self, change: impl FnOnce(&mut Board) -> R) -> (R, News) {
         let mut board = self.lock();
         let result = change(&mut board);
         let waiting = if board.queue.is_ready() { board.queue.take_waiting() } else { Vec::new() };
-        drop(board);
-        waiting.into_iter().for_each(|(_, waker)| waker.wake());
-        result
+        (result, News(waiting))
     }
 
     fn lock(&self) -> MutexGuard<'_, Board> {

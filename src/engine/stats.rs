@@ -34,8 +34,8 @@ pub(crate) struct Counters {
     pub(crate) dials: AtomicU64,
     /// Dials that failed.
     pub(crate) dial_failures: AtomicU64,
-    /// Bytes of payload buffers in use, kept by the shard's pool.
-    pub(crate) buffer_bytes: Arc<AtomicU64>,
+    /// Bytes of payload buffers in use, a gauge for each shard's pool.
+    buffer_bytes: Mutex<Vec<Arc<AtomicU64>>>,
     /// When the instance was started.
     pub(crate) started: OnceLock<Moment>,
     /// What the policy asks to be counted by name.
@@ -112,6 +112,17 @@ impl Tally {
 }
 
 impl Counters {
+    /// A gauge for the bytes in use of one more pool. The pools' gauges are apart, so that no two shards write to one.
+    pub(crate) fn new_pool(&self) -> Arc<AtomicU64> {
+        let gauge = Arc::default();
+        self.pools().push(Arc::clone(&gauge));
+        gauge
+    }
+
+    fn pools(&self) -> MutexGuard<'_, Vec<Arc<AtomicU64>>> {
+        self.buffer_bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The counter of a user, as far as the policy of the user's level asks for one. `None` without an e-mail.
     #[allow(dead_code, reason = "for the inbounds that know their users")]
     pub(crate) fn user(&self, email: &str, level: &Level) -> Option<Arc<Traffic>> {
@@ -198,7 +209,7 @@ impl Counters {
             dns_queries: self.dns_queries.load(Relaxed),
             dials: self.dials.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
-            buffer_bytes: self.buffer_bytes.load(Relaxed),
+            buffer_bytes: self.pools().iter().map(|gauge| gauge.load(Relaxed)).sum(),
             footprint_bytes: footprint(),
             uptime_millis: u64::try_from(uptime).unwrap_or(u64::MAX),
         }

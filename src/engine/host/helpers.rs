@@ -1,6 +1,6 @@
-//! At most two threads that do slow work for a shard; they come when there is work and leave when there is none.
+//! At most two threads that do slow work for an instance; they come when there is work and leave when there is none.
 
-use super::crew::Crew;
+use super::super::crew::Crew;
 use super::queue::HostQueue;
 use std::collections::VecDeque;
 use std::io;

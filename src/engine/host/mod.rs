@@ -1,25 +1,25 @@
-//! The host's callbacks, kept away from the shard: one thread (`vmk-host`) protects sockets and wakes the host's futures,
+//! The host's callbacks, kept away from the shards: one thread (`vmk-host`) protects sockets and wakes the host's futures,
 //! and at most two more (`vmk-help`), made on demand, resolve names.
 //!
-//! The shard waits for an answer like for a peer's: with a deadline, after which the answer is discarded.
+//! A shard waits for an answer like for a peer's: with a deadline, after which the answer is discarded. All shards of an
+//! instance share these threads.
 
-mod crew;
 mod helpers;
 mod queue;
 #[cfg(test)]
 mod tests;
 
-use self::crew::Crew;
 use self::helpers::Helpers;
 use super::api::{NetworkInfo, Platform, Refused};
+use super::crew::Crew;
 use crate::error::{Error, ErrorKind, Stage};
 pub(crate) use queue::HostQueue;
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -29,16 +29,16 @@ const PROTECT: Duration = Duration::from_secs(2);
 /// How long a look-up waits for `resolve`.
 const RESOLVE: Duration = Duration::from_secs(5);
 
-/// The shard's line to the host's callbacks.
+/// The shards' line to the host's callbacks. No lock of it is held across foreign code.
 pub(crate) struct HostLink {
     /// `None` once closed.
-    platform: RefCell<Option<Arc<dyn Platform>>>,
+    platform: Mutex<Option<Arc<dyn Platform>>>,
     queue: Arc<HostQueue>,
     helpers: Helpers,
     crew: Crew,
     protects: bool,
-    resolves: Cell<bool>,
-    network: RefCell<Option<NetworkInfo>>,
+    resolves: AtomicBool,
+    network: Mutex<Option<NetworkInfo>>,
 }
 
 impl HostLink {
@@ -59,9 +59,15 @@ impl HostLink {
             return Err(error);
         }
         let helpers = Helpers::new(Arc::clone(&queue));
-        let network = RefCell::default();
-        let resolves = Cell::new(true);
-        Ok(Self { platform: RefCell::new(Some(platform)), queue, helpers, crew, protects, resolves, network })
+        Ok(Self {
+            platform: Mutex::new(Some(platform)),
+            queue,
+            helpers,
+            crew,
+            protects,
+            resolves: AtomicBool::new(true),
+            network: Mutex::default(),
+        })
     }
 
     /// Asks the host to keep a socket out of the tunnel, and waits 2 s at most. The host sees a duplicate of the
@@ -99,11 +105,11 @@ impl HostLink {
     /// `ServerUnreachable` at the stage `resolve` if it fails, panics or finds nothing; `Timeout` if it does not answer
     /// in time.
     pub(crate) async fn resolve(&self, name: &str) -> Option<Result<Vec<IpAddr>, Error>> {
-        if !self.resolves.get() {
+        if !self.resolves.load(Relaxed) {
             return None;
         }
-        let platform = self.platform.borrow().clone()?;
-        let network = self.network.borrow().clone();
+        let platform = lock(&self.platform).clone()?;
+        let network = lock(&self.network).clone();
         let (answer, answered) = oneshot::channel();
         let name = name.to_owned();
         let job = move || {
@@ -120,7 +126,7 @@ impl HostLink {
         }
         Some(match timeout(RESOLVE, answered).await {
             Ok(Ok(None)) => {
-                self.resolves.set(false);
+                self.resolves.store(false, Relaxed);
                 return None;
             }
             Ok(Ok(Some(Ok(found)))) if !found.is_empty() => Ok(found),
@@ -138,12 +144,12 @@ impl HostLink {
 
     /// Takes up the network that `resolve` is told of.
     pub(crate) fn set_network(&self, network: Option<NetworkInfo>) {
-        *self.network.borrow_mut() = network;
+        *lock(&self.network) = network;
     }
 
     /// Ends the threads as soon as their callbacks return; what they have not begun is dropped.
     pub(crate) fn close(&self) {
-        let platform = self.platform.borrow_mut().take();
+        let platform = lock(&self.platform).take();
         drop(platform);
         self.helpers.close();
         self.queue.close();
@@ -165,6 +171,10 @@ impl Drop for HostLink {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn protect_failed(text: &'static str) -> Error {

@@ -1,10 +1,8 @@
-//! The listening sockets of inbounds: binding, the accept loop, and what happens when the process runs out of descriptors.
+//! The listeners of inbounds: the accept loop, and what happens when the process runs out of descriptors.
 
 use super::super::Shard;
-use crate::config::{Inbound, LogLevel};
-use crate::error::{Error, ErrorKind};
+use crate::config::LogLevel;
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -16,16 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-/// How many connections wait to be accepted at most, if the system allows as many.
-const BACKLOG: i32 = 4096;
 /// The waits while the system has no descriptor or memory for another connection.
 const EXHAUSTED_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// Clients that vanish without a word are noticed after about this time.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// What a listener does with the connections that it accepts.
 pub(super) trait Serve: 'static {
-    /// The protocol's name, for logs and errors.
+    /// The protocol's name, for logs.
     const PROTOCOL: &'static str;
 
     /// The shard that it runs on.
@@ -43,70 +37,29 @@ pub(super) trait Serve: 'static {
     ) -> impl Future<Output = ()> + 'static;
 }
 
-/// An inbound's listeners at work. Dropping it stops accepting; connections that were accepted live on.
+/// A listener at work. Dropping it stops accepting; connections that were accepted live on.
 pub(crate) struct Listening {
-    address: SocketAddr,
-    tasks: Vec<JoinHandle<()>>,
+    task: JoinHandle<()>,
 }
 
 impl Listening {
-    /// The address that it listens on, with the port that the system chose if the config's is 0; the first one of several.
-    pub(crate) const fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Stops accepting, and returns when the addresses are free again.
+    /// Stops accepting, and returns when the address is free again.
     pub(crate) async fn close(mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-        for task in &mut self.tasks {
-            // It ends in no other way than by being aborted.
-            let _ = task.await;
-        }
+        self.task.abort();
+        // It ends in no other way than by being aborted.
+        let _ = (&mut self.task).await;
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.task.abort();
     }
 }
 
-/// Binds every address at once and serves clients from then on. `shared_port`: other shards listen on the same ports, and
-/// the system shares the clients out.
-///
-/// # Errors
-/// `ResourceLimit` if an address is in use or no descriptor is free, `ConfigInvalid` if it is not ours to listen on;
-/// with the path of the inbound, and a hint. Nothing listens then.
-pub(super) fn listen<S: Serve>(
-    server: &Rc<S>,
-    inbound: &Inbound,
-    addresses: impl IntoIterator<Item = SocketAddr>,
-    shared_port: bool,
-) -> Result<Listening, Error> {
-    let shard = server.shard();
-    let mut bound = Vec::new();
-    for address in addresses {
-        let listener = bind(address, shared_port).and_then(|listener| {
-            let address = listener.local_addr()?;
-            Ok((listener, address))
-        });
-        bound.push(listener.map_err(|error| bind_error::<S>(shard, inbound, address, &error))?);
-    }
-    let first = bound.first().map(|(_, address)| *address);
-    let address = first.expect("an inbound has at least one address");
-    let tasks = bound.into_iter().map(|(listener, _)| shard.spawn(accept(Rc::clone(server), listener)));
-    let listening = Listening { address, tasks: tasks.collect() };
-    let (protocol, tag, address) = (S::PROTOCOL, &inbound.tag, listening.address());
-    shard.shared.log(LogLevel::Info, format_args!("{protocol} [{tag}] listens on {address}"));
-    Ok(listening)
-}
-
-/// Serves the clients of a socket that listens already.
-#[allow(dead_code, reason = "for shards that are handed their sockets")]
-pub(super) fn listen_on<S: Serve>(server: &Rc<S>, socket: TcpListener) -> Listening {
-    let unknown = SocketAddr::from(([0; 4], 0));
-    let address = socket.local_addr().unwrap_or(unknown);
-    Listening { address, tasks: vec![server.shard().spawn(accept(Rc::clone(server), socket))] }
+/// Serves the clients of a listening socket from now on.
+pub(super) fn listen<S: Serve>(server: &Rc<S>, listener: TcpListener) -> Listening {
+    Listening { task: server.shard().spawn(accept(Rc::clone(server), listener)) }
 }
 
 async fn accept<S: Serve>(server: Rc<S>, listener: TcpListener) {
@@ -161,51 +114,4 @@ pub(super) fn read_now(stream: &TcpStream, out: &mut [u8]) -> io::Result<Option<
         let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
     Ok(Some(n))
-}
-
-/// Makes the listening socket. What is set on it here, its connections inherit.
-fn bind(address: SocketAddr, shared_port: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    socket.set_reuse_address(true)?;
-    if shared_port {
-        socket.set_reuse_port(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    let listener = TcpListener::from_std(socket.into())?;
-    let socket = SockRef::from(&listener);
-    // Both tune connections that work without them.
-    let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-    Ok(listener)
-}
-
-fn bind_error<S: Serve>(shard: &Shard, inbound: &Inbound, address: SocketAddr, error: &io::Error) -> Error {
-    let (kind, hint) = match Errno::from_io_error(error) {
-        Some(Errno::ADDRINUSE) => (
-            ErrorKind::ResourceLimit { what: "listening port" },
-            "another program listens on this port: stop it, or choose another port",
-        ),
-        Some(Errno::ACCESS | Errno::PERM) => {
-            (ErrorKind::ConfigInvalid, "ports below 1024 need privileges: choose another port")
-        }
-        Some(Errno::ADDRNOTAVAIL) => (
-            ErrorKind::ConfigInvalid,
-            "this machine does not have the address: listen on 127.0.0.1, or on 0.0.0.0",
-        ),
-        Some(Errno::MFILE | Errno::NFILE) => {
-            (ErrorKind::ResourceLimit { what: "file descriptors" }, "raise the process's limit of open files")
-        }
-        _ => (ErrorKind::ConfigInvalid, "check the inbound's listen and port"),
-    };
-    let index = shard.live().config.inbounds.iter().position(|other| other == inbound);
-    let (protocol, tag) = (S::PROTOCOL, &inbound.tag);
-    Error::new(kind, format!("the {protocol} inbound [{tag}] cannot listen on {address}"))
-        .with_reason(error.to_string())
-        .with_hint(hint)
-        .with_path(index.map(|index| format!("inbounds[{index}].port")).unwrap_or_default())
 }

@@ -12,7 +12,6 @@ mod wire;
 use super::super::Shard;
 use super::listener::{self, Listening, Serve};
 use crate::config::{Inbound, Socks};
-use crate::error::Error;
 use associate::Associations;
 use handshake::Accounts;
 use std::future::Future;
@@ -20,14 +19,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-/// Binds at once and accepts clients from then on.
-///
-/// # Errors
-/// As [`listener::listen`].
-pub(crate) fn listen(shard: &Rc<Shard>, inbound: &Inbound, settings: &Socks) -> Result<Listening, Error> {
+/// Serves the clients of a listening socket from now on.
+pub(crate) fn listen(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    settings: &Socks,
+    listener: TcpListener,
+) -> Listening {
     let server = Rc::new(Server {
         shard: Rc::clone(shard),
         tag: Arc::clone(&inbound.tag),
@@ -37,7 +38,7 @@ pub(crate) fn listen(shard: &Rc<Shard>, inbound: &Inbound, settings: &Socks) -> 
         level: settings.level,
         associations: Associations::default(),
     });
-    listener::listen(&server, inbound, [settings.listen], false)
+    listener::listen(&server, listener)
 }
 
 /// What the sessions of one listener share.

@@ -3,11 +3,12 @@
 use super::wire::Reply;
 use super::*;
 use crate::config::{Config, InboundProtocol, Outbound, OutboundProtocol};
-use crate::error::ErrorKind;
+use crate::engine::inbound::sockets;
+use crate::error::{Error, ErrorKind};
 use crate::transport::testing::{config, shard};
 use std::cell::RefCell;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
@@ -21,9 +22,24 @@ fn settings() -> Socks {
     Socks { listen: "127.0.0.1:0".parse().expect("literal"), accounts: vec![], udp: true, ip: None, level: 0 }
 }
 
-fn start(shard: &Rc<Shard>, settings: &Socks) -> Result<Listening, Error> {
+/// A listener, and where it listens.
+struct Started {
+    _listening: Listening,
+    address: SocketAddr,
+}
+
+impl Started {
+    const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+fn start(shard: &Rc<Shard>, settings: &Socks) -> Result<Started, Error> {
     let inbound = Inbound { tag: "socks".into(), protocol: InboundProtocol::Socks(settings.clone()) };
-    listen(shard, &inbound, settings)
+    let socket = sockets::open("a test", settings.listen, 1)?.pop().expect("as many as asked for");
+    let address = socket.local_addr().expect("bound");
+    let socket = TcpListener::from_std(socket).expect("a runtime");
+    Ok(Started { _listening: listen(shard, &inbound, settings, socket), address })
 }
 
 /// A server that sends every byte back, and ends when its client does.
@@ -182,7 +198,7 @@ fn a_silent_client_is_let_go_at_the_deadline() {
     run(async {
         let shard = shard();
         let level = crate::config::Level { handshake: Duration::from_millis(50), ..Default::default() };
-        let mut config = shard.live().config.clone();
+        let mut config = (*shard.live().config).clone();
         config.policy.levels.insert(3, level);
         *shard.live.borrow_mut() = Rc::new(crate::engine::shard::Live::new(config).expect("a config"));
         let socks = start(&shard, &Socks { level: 3, ..settings() }).expect("listening");

@@ -18,7 +18,6 @@ use super::super::Shard;
 use super::super::gates::SharedGate;
 use super::listener::{self, Listening, Serve};
 use crate::config::{Inbound, VmessInbound};
-use crate::error::Error;
 use crate::time::Moment;
 use drain::Drains;
 pub(crate) use limits::Limits;
@@ -38,30 +37,15 @@ const SECRET_FOR: Duration = Duration::from_secs(60);
 /// A limit that stays reached is told once in so long.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Binds every port of the inbound at once and serves clients from then on. `shared_ports`: other shards listen there too.
-///
-/// # Errors
-/// As [`listener::listen`].
+/// Serves the clients of listening sockets of an inbound from now on.
 pub(crate) fn listen(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     settings: &VmessInbound,
-    shared_ports: bool,
-) -> Result<Listening, Error> {
-    let (first, last) = settings.listen.ports;
-    let addresses = (first..=last).map(|port| SocketAddr::new(settings.listen.ip, port));
-    listener::listen(&Server::new(shard, inbound, settings), inbound, addresses, shared_ports)
-}
-
-/// Serves the clients of a socket that listens already.
-#[allow(dead_code, reason = "for shards that are handed their sockets")]
-pub(crate) fn listen_on(
-    shard: &Rc<Shard>,
-    inbound: &Inbound,
-    settings: &VmessInbound,
-    socket: TcpListener,
-) -> Listening {
-    listener::listen_on(&Server::new(shard, inbound, settings), socket)
+    listeners: impl IntoIterator<Item = TcpListener>,
+) -> Vec<Listening> {
+    let server = Server::new(shard, inbound, settings);
+    listeners.into_iter().map(|listener| listener::listen(&server, listener)).collect()
 }
 
 /// What the sessions of one inbound on one shard share.
