@@ -22,14 +22,14 @@ pub(crate) trait Witness {
     /// The carrier of a flow that had been answered died because nothing comes back from the server any more.
     fn lost(&self);
 
-    /// The server's answer names another port and account. Comes right after [`Witness::answered`].
-    fn switched(&self, _account: SwitchAccount) {}
-
     /// The server has sent a terminating chunk on a TCP stream.
     fn terminated(&self);
 
     /// Whether it ever has: such a server sends one on every stream that ends properly, others never do.
     fn terminates(&self) -> bool;
+
+    /// The server's answer offers another port and account, for later connections. Comes right after [`Witness::answered`].
+    fn offered(&self, _account: SwitchAccount) {}
 }
 
 /// What a client's streams and datagram flows share.
@@ -105,7 +105,7 @@ impl<C: Carrier> End for Sealed<C> {
             self.answered = true;
             self.witness.answered();
             if let Some(account) = self.core.opening.take_command() {
-                self.witness.switched(account);
+                self.witness.offered(account);
             }
         }
         let moved = matches!(result, Poll::Ready(Ok(Some(_))));

@@ -280,7 +280,7 @@ impl<O: Open> Opening<O> {
 }
 
 impl Opening<Downlink> {
-    /// Takes the command that the response header held.
+    /// Takes out the command of the response header, once.
     pub(super) fn take_command(&mut self) -> Option<SwitchAccount> {
         self.opener.take_command()
     }

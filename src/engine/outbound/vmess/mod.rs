@@ -1,8 +1,9 @@
 //! The `vmess` outbound: flows go through VMess servers, on a carrier each or, with mux, several on one ([`mux`]).
 //!
 //! Servers take turns, a connection each; if one cannot be reached the next one is tried within the same deadline. Each
-//! connection draws one of its server's users at random.
+//! connection draws one of its server's users at random. What servers tell of other ports of theirs is in [`learned`].
 
+mod learned;
 mod mux;
 
 use super::backoff::Backoff;
@@ -22,8 +23,10 @@ use crate::transport::sealed::{SealedDatagrams, SealedStream, Witness};
 use crate::transport::tcp::TcpCarrier;
 use crate::vmess::account::AlterIds;
 use crate::vmess::client::{self, Connection, Request};
+use crate::vmess::command::SwitchAccount;
 use crate::vmess::header::hardware_aes;
 use crate::vmess::{CmdKey, Command, Security};
+use learned::Learned;
 use std::cell::{Cell, OnceCell};
 use std::io;
 use std::net::SocketAddr;
@@ -37,7 +40,8 @@ use tokio::time::Instant;
 /// A VMess outbound.
 pub(super) struct Vmess {
     tag: Arc<str>,
-    servers: Vec<Server>,
+    servers: Vec<Rc<Server>>,
+    learned: Rc<Learned<Server>>,
     next: Cell<usize>,
     backoff: Backoff,
     ways: Ways,
@@ -96,6 +100,7 @@ struct Server {
     terminates: Rc<Cell<bool>>,
 }
 
+#[derive(Clone)]
 struct User {
     cmd_key: CmdKey,
     /// Empty for a user of AEAD headers.
@@ -118,8 +123,8 @@ impl Vmess {
     /// Makes the outbound; derives the users' keys.
     pub(super) fn new(tag: Arc<str>, settings: &config::Vmess, mux: Option<config::Mux>) -> Self {
         let hardware_aes = hardware_aes();
-        let servers: Vec<Server> =
-            settings.servers.iter().map(|server| Server::new(server, hardware_aes)).collect();
+        let servers: Vec<Rc<Server>> =
+            settings.servers.iter().map(|server| Rc::new(Server::new(server, hardware_aes))).collect();
         let patience = u32::try_from(servers.len()).unwrap_or(u32::MAX);
         let shared = |concurrency: u16| (concurrency > 0).then(|| Rc::new(mux::Carriers::new(concurrency)));
         let streams = mux.and_then(|mux| shared(mux.concurrency));
@@ -136,7 +141,8 @@ impl Vmess {
             udp443: mux.map_or(Xudp443::Allow, |mux| mux.xudp_udp443),
         };
         let (next, backoff) = (Cell::new(0), Backoff::new(patience));
-        Self { tag, servers, next, backoff, ways, streams, datagrams, base_key: OnceCell::new() }
+        let learned = Rc::default();
+        Self { tag, servers, learned, next, backoff, ways, streams, datagrams, base_key: OnceCell::new() }
     }
 
     /// Connects the next server and makes a request of it.
@@ -164,8 +170,9 @@ impl Vmess {
         let witness = Rc::new(Watch {
             shard: Rc::clone(shard),
             outbound: Arc::clone(&self.tag),
-            security: user.security,
-            terminates: Rc::clone(&server.terminates),
+            learned: Rc::clone(&self.learned),
+            server: Rc::clone(&server),
+            user: picked as usize,
         });
         Ok(Dialled { carrier: TcpCarrier::new(stream), connection, witness, level: level(shard, user.level) })
     }
@@ -193,24 +200,34 @@ impl Vmess {
         key.global_id(source)
     }
 
-    /// Connects one server, beginning with the one whose turn it is.
+    /// Connects one server, beginning with the one whose turn it is: a configured one or one that was learned.
     ///
     /// # Errors
     /// The failure of the last one tried.
-    async fn dial_any(&self, shard: &Rc<Shard>) -> Result<(&Server, TcpStream), DialError> {
+    async fn dial_any(&self, shard: &Rc<Shard>) -> Result<(Rc<Server>, TcpStream), DialError> {
         let started = Instant::now();
         let turn = self.next.get();
         self.next.set(turn.wrapping_add(1));
-        let count = self.servers.len();
+        let configured = self.servers.len();
+        let count = configured + self.learned.count(shard.clock.now());
+        // They are numbered before any is tried, since one that fails is forgotten.
+        let candidates: Vec<Rc<Server>> = (0..count)
+            .filter_map(|step| {
+                let at = turn.wrapping_add(step) % count;
+                self.servers.get(at).cloned().or_else(|| self.learned.get(at.checked_sub(configured)?))
+            })
+            .collect();
         let mut failed = None;
-        for step in 0..count {
-            let Some(server) = self.servers.get(turn.wrapping_add(step) % count) else { break };
+        for (step, server) in candidates.into_iter().enumerate() {
             // What is left is shared among those that are left; who fails early leaves more to the others.
             let left = server.deadline(shard).saturating_sub(started.elapsed());
             let share = left / u32::try_from(count - step).unwrap_or(u32::MAX);
             match server.dial(shard, Instant::now() + share).await {
                 Ok(stream) => return Ok((server, stream)),
-                Err(error) => failed = Some(error),
+                Err(error) => {
+                    self.learned.forget(&server);
+                    failed = Some(error);
+                }
             }
         }
         let nothing =
@@ -223,6 +240,22 @@ impl Server {
     fn new(server: &config::VmessServer, hardware_aes: bool) -> Self {
         let users = server.users.iter().map(|user| User::new(user, hardware_aes)).collect();
         Self { addresses: ServerAddresses::new(server.target.clone()), users, terminates: Rc::default() }
+    }
+
+    /// The same host on another port, where this server knows a user by another account. All else that is configured for
+    /// that user holds there too.
+    fn moved(&self, user: &User, account: &SwitchAccount) -> Self {
+        let user = User {
+            cmd_key: account.id.cmd_key(),
+            alter_ids: AlterIds::new(&account.id, account.alter_ids),
+            ..user.clone()
+        };
+        let target = Target::new(self.addresses.target().host.clone(), account.port);
+        Self {
+            addresses: ServerAddresses::new(target),
+            users: vec![user],
+            terminates: Rc::clone(&self.terminates),
+        }
     }
 
     /// How long setting a connection up may take: the shortest `handshake` of its users, 10 s at most.
@@ -386,8 +419,16 @@ fn refused() -> OpenError {
 struct Watch {
     shard: Rc<Shard>,
     outbound: Arc<str>,
-    security: Security,
-    terminates: Rc<Cell<bool>>,
+    learned: Rc<Learned<Server>>,
+    server: Rc<Server>,
+    /// The place of the user among the server's.
+    user: usize,
+}
+
+impl Watch {
+    fn user(&self) -> &User {
+        self.server.users.get(self.user).expect("it made the request")
+    }
 }
 
 impl Witness for Watch {
@@ -396,7 +437,10 @@ impl Witness for Watch {
     }
 
     fn rejected(&self) {
-        self.shard.health.rejected(&self.outbound, self.security);
+        // What a server has told may not hold any more; that says nothing of the outbound.
+        if !self.learned.forget(&self.server) {
+            self.shard.health.rejected(&self.outbound, self.user().security);
+        }
     }
 
     fn lost(&self) {
@@ -404,10 +448,23 @@ impl Witness for Watch {
     }
 
     fn terminated(&self) {
-        self.terminates.set(true);
+        self.server.terminates.set(true);
     }
 
     fn terminates(&self) -> bool {
-        self.terminates.get()
+        self.server.terminates.get()
+    }
+
+    fn offered(&self, account: SwitchAccount) {
+        if !self.shard.live().config.vmesskit.dynamic_port {
+            return;
+        }
+        let host = &self.server.addresses.target().host;
+        self.learned.take_up(
+            &account,
+            self.shard.clock.now(),
+            |known| known.addresses.target().host == *host,
+            || self.server.moved(self.user(), &account),
+        );
     }
 }
