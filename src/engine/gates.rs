@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
+/// Seconds for which auth ids are good, and more.
+const MEMORY: i64 = 300;
 /// From how long on an advance of the legacy signatures is done on another thread: flows wait for it else.
 const LONG_ADVANCE: Duration = Duration::from_millis(2);
 
@@ -53,6 +55,27 @@ impl Gates {
     /// The gate of an inbound: the one that another shard, or the inbound before a reload, has made, else a new one. What
     /// came to its users through the interface stays until the config names other ones.
     pub(crate) fn open(&self, shard: &Rc<Shard>, tag: &Arc<str>, settings: &VmessInbound) -> Arc<SharedGate> {
+        self.open_since(shard, tag, settings, shard.clock.unix_secs())
+    }
+
+    /// The same for a gate of which all ids are new: no auth id can have been used before it was made, so that it takes
+    /// those of clients whose clocks are slow at once.
+    pub(crate) fn open_new(
+        &self,
+        shard: &Rc<Shard>,
+        tag: &Arc<str>,
+        settings: &VmessInbound,
+    ) -> Arc<SharedGate> {
+        self.open_since(shard, tag, settings, shard.clock.unix_secs().saturating_sub(MEMORY))
+    }
+
+    fn open_since(
+        &self,
+        shard: &Rc<Shard>,
+        tag: &Arc<str>,
+        settings: &VmessInbound,
+        started: i64,
+    ) -> Arc<SharedGate> {
         let mut open = self.lock();
         let same = |entry: &&mut Entry| entry.tag == *tag && entry.settings.listen == settings.listen;
         if let Some(entry) = open.iter_mut().find(same) {
@@ -66,7 +89,6 @@ impl Gates {
             legacy_tags: shard.live().config.vmesskit.legacy_tag_limit,
             ..GateLimits::default()
         };
-        let started = shard.clock.unix_secs();
         let gate =
             shard.with_entropy(|entropy| Gate::new(users(&settings.clients), limits, started, entropy));
         let gate = Arc::new(SharedGate { gate, changed: Notify::new() });
@@ -80,12 +102,25 @@ impl Gates {
         self.lock().iter().find(|entry| *entry.tag == *tag).map(|entry| Arc::clone(&entry.gate))
     }
 
+    /// Forgets the gate of a port that is closed.
+    pub(crate) fn close(&self, tag: &str, settings: &VmessInbound) {
+        self.lock().retain(|entry| {
+            let stays = *entry.tag != *tag || entry.settings.listen != settings.listen;
+            if !stays {
+                // Who keeps it up finds that nobody else has it.
+                entry.gate.changed.notify_one();
+            }
+            stays
+        });
+    }
+
     /// Forgets the gates of inbounds that the config does not have any more.
     pub(crate) fn retain(&self, config: &Config) {
         self.lock().retain(|entry| {
             let stays = config.inbounds.iter().any(|inbound| match &inbound.protocol {
                 InboundProtocol::Vmess(settings) => {
-                    inbound.tag == entry.tag && settings.listen == entry.settings.listen
+                    inbound.tag == entry.tag
+                        && (settings.listen == entry.settings.listen || settings.allocate.is_some())
                 }
                 _ => false,
             });

@@ -228,6 +228,7 @@ impl Server {
         loop {
             let due = change.as_ref().map(|(due, _)| *due);
             let running = self.running.as_mut().expect("set above");
+            let ports = running.due();
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -246,6 +247,7 @@ impl Server {
                         change = Some((due, network));
                     }
                 }
+                () = at(ports) => running.change_ports(&shard).await,
                 () = at(due) => {
                     if let Some((_, network)) = change.take() {
                         network::take_up(&shard, &running.workers, &mut known, network);

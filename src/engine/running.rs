@@ -3,15 +3,27 @@
 use super::api::{ReloadReport, TunHandle, TunSettings};
 use super::inbound::sockets;
 use super::inbound::tun::{DEFAULT_MTU, Tun};
+use super::inbound::vmess::dynamic::{self, Door};
 use super::listeners::{Change, Handed, Listeners};
 use super::shard::{Live, Shard};
 use super::workers::Workers;
 use crate::addr::Cidr;
-use crate::config::{self, Config, Icmp, Inbound, InboundProtocol, Listen, LogLevel, Socks};
-use crate::error::Error;
+use crate::config::{
+    self, Allocate, Config, Icmp, Inbound, InboundProtocol, Listen, LogLevel, Socks, VmessInbound,
+};
+use crate::error::{Error, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How many ports in a row are tried for a free one.
+const PORTS_TRIED: u32 = 1024;
+/// How soon ports are taken again where none was free.
+const PORTS_RETRY: Duration = Duration::from_secs(10);
+/// What a port says that somebody else has.
+const TAKEN: ErrorKind = ErrorKind::ResourceLimit { what: "listening port" };
 
 /// The inbounds of an instance, on all of its shards. Dropping it stops them; flows of the first shard live on.
 pub(super) struct Running {
@@ -21,12 +33,17 @@ pub(super) struct Running {
     /// The other shards.
     pub(super) workers: Workers,
     bound: Vec<Bound>,
+    /// Inbounds whose ports change, and when others are due.
+    changing: Vec<(Arc<Inbound>, Instant)>,
     last_id: u64,
 }
 
 /// An inbound whose clients all shards accept.
 struct Bound {
+    /// As in the config.
     inbound: Arc<Inbound>,
+    /// With the one port that is taken at the moment, if ports change, and when that is closed.
+    changing: Option<(Inbound, Instant)>,
     /// The names of its sockets on each shard, one for each address.
     ids: Vec<u64>,
 }
@@ -34,6 +51,8 @@ struct Bound {
 /// An inbound's sockets that are open and that nobody accepts from yet.
 struct Opened {
     inbound: Arc<Inbound>,
+    /// With the one port that is taken at the moment, if ports change.
+    changing: Option<Inbound>,
     /// Of each address, with its name: a socket for each shard.
     addresses: Vec<(u64, Vec<TcpListener>)>,
 }
@@ -50,13 +69,20 @@ impl Running {
         handle: Option<TunHandle>,
     ) -> Result<Self, Error> {
         let live = shard.live();
-        let mut running =
-            Self { tun: None, listeners: Listeners::default(), workers, bound: Vec::new(), last_id: 0 };
+        let mut running = Self {
+            tun: None,
+            listeners: Listeners::default(),
+            workers,
+            bound: Vec::new(),
+            changing: Vec::new(),
+            last_id: 0,
+        };
         let mut opened = Vec::new();
         for inbound in &live.config.inbounds {
-            opened.extend(running.open(&live.config, inbound)?);
+            opened.extend(running.open(shard, &live.config, inbound)?);
         }
         running.take_up(shard, None, opened, Vec::new()).await?;
+        running.schedule(&live.config);
         if let Some(handle) = handle {
             running.set_tun(shard, handle)?;
         } else if live.config.tun().is_some() {
@@ -108,7 +134,8 @@ impl Running {
             self.take_up(shard, None, Vec::new(), ids(&freed)).await?;
         }
         let gone: Vec<u64> = ids(self.bound.iter().filter(|bound| !stays(bound)));
-        let opened = added.iter().map(|added| self.open(&config, added)).collect::<Result<Vec<_>, _>>();
+        let opened =
+            added.iter().map(|added| self.open(shard, &config, added)).collect::<Result<Vec<_>, _>>();
         let result = match opened {
             Ok(opened) => {
                 self.take_up(shard, Some(&config), opened.into_iter().flatten().collect(), gone).await
@@ -118,31 +145,154 @@ impl Running {
         if let Err(error) = result {
             return Err(self.reopen(shard, freed, error).await);
         }
-        self.bound.retain(stays);
+        let closed: Vec<Bound> = self.bound.extract_if(.., |bound| !stays(bound)).collect();
+        forget(shard, &closed);
+        self.schedule(&config);
         if let Some(tun) = &self.tun {
             tun.reload();
         }
         Ok(ReloadReport { tun_changed: tun_settings(&config) != tun_settings(&old.config) })
     }
 
-    /// Opens an inbound's addresses, a socket for each shard; `None` if it does not listen.
+    /// Hands out what other inbounds' users are to be told of: where ports change, the newest ones.
+    fn offer(&self, shard: &Rc<Shard>) {
+        let live = shard.live();
+        for inbound in &live.config.inbounds {
+            let InboundProtocol::Vmess(settings) = &inbound.protocol else { continue };
+            if !dynamic::is_offered(&live.config, &inbound.tag) {
+                continue;
+            }
+            let own = || self.bound.iter().filter(|bound| *bound.inbound == *inbound);
+            let newest = own().filter_map(|bound| bound.changing.as_ref().map(|(_, until)| *until)).max();
+            let door = |bound: &Bound| {
+                let (served, until) =
+                    bound.changing.as_ref().map_or((inbound, None), |(port, until)| (port, Some(*until)));
+                let InboundProtocol::Vmess(port) = &served.protocol else { return None };
+                let gate = shard.shared.gates.open(shard, &served.tag, port);
+                (until == newest).then(|| Door::new(port.listen.ports, gate))
+            };
+            let doors = own().filter_map(door).collect();
+            let next = settings
+                .allocate
+                .zip(newest)
+                .and_then(|(allocate, until)| until.checked_sub(allocate.refresh));
+            shard.shared.offers.put(&inbound.tag, settings.default, next, doors);
+        }
+    }
+
+    /// When ports are to change next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let closings = self.bound.iter().filter_map(|bound| bound.changing.as_ref().map(|(_, until)| *until));
+        self.changing.iter().map(|(_, due)| *due).chain(closings).min()
+    }
+
+    /// Takes other ports where that is due, and closes those whose time is over. Connections live on.
+    pub(super) async fn change_ports(&mut self, shard: &Rc<Shard>) {
+        let (now, config) = (Instant::now(), Arc::clone(&shard.live().config));
+        let due: Vec<Arc<Inbound>> =
+            self.changing.extract_if(.., |(_, due)| *due <= now).map(|(inbound, _)| inbound).collect();
+        let mut opened = Vec::new();
+        for inbound in due {
+            let wait = match self.open(shard, &config, &inbound) {
+                Ok(ports) => {
+                    opened.extend(ports);
+                    allocate(&inbound).map(|allocate| allocate.refresh)
+                }
+                Err(error) => {
+                    shard.shared.log(LogLevel::Warning, format_args!("no other ports: {error}"));
+                    None
+                }
+            };
+            self.changing.push((inbound, now + wait.unwrap_or(PORTS_RETRY)));
+        }
+        let over = |bound: &mut Bound| bound.changing.as_ref().is_some_and(|(_, until)| *until <= now);
+        let gone: Vec<Bound> = self.bound.extract_if(.., over).collect();
+        if let Err(error) = self.take_up(shard, None, opened, ids(&gone)).await {
+            shard.shared.log(LogLevel::Error, format_args!("the ports could not be changed: {error}"));
+        }
+        forget(shard, &gone);
+    }
+
+    /// Notes when ports change that do not yet.
+    fn schedule(&mut self, config: &Config) {
+        self.changing.retain(|(inbound, _)| config.inbounds.contains(inbound));
+        for inbound in &config.inbounds {
+            let known = self.changing.iter().any(|(known, _)| **known == *inbound);
+            if let Some(allocate) = allocate(inbound).filter(|_| !known) {
+                self.changing.push((Arc::new(inbound.clone()), Instant::now() + allocate.refresh));
+            }
+        }
+    }
+
+    /// Opens an inbound's addresses, a socket for each shard: one piece, or one for each port where they change, or none if
+    /// it does not listen.
     ///
     /// # Errors
     /// [`sockets::open`]'s, with the inbound's path.
-    fn open(&mut self, config: &Config, inbound: &Inbound) -> Result<Option<Opened>, Error> {
-        let Some(Listen { ip, ports: (first, last) }) = place(inbound) else { return Ok(None) };
-        let what = format!("the {} inbound [{}]", name(inbound), inbound.tag);
+    fn open(&mut self, shard: &Shard, config: &Config, inbound: &Inbound) -> Result<Vec<Opened>, Error> {
+        let result = match (&inbound.protocol, place(inbound)) {
+            (_, Some(place)) => self.open_all(inbound, place).map(|opened| vec![opened]),
+            (InboundProtocol::Vmess(settings), None) => self.open_some(shard, config, inbound, settings),
+            (_, None) => Ok(Vec::new()),
+        };
+        result.map_err(|error| {
+            let index = config.inbounds.iter().position(|other| other == inbound);
+            error.with_path(index.map(|index| format!("inbounds[{index}].port")).unwrap_or_default())
+        })
+    }
+
+    fn open_all(&mut self, inbound: &Inbound, place: Listen) -> Result<Opened, Error> {
+        let Listen { ip, ports: (first, last) } = place;
         let mut addresses = Vec::new();
         for port in first..=last {
-            let sockets = sockets::open(&what, SocketAddr::new(ip, port), self.shards());
-            let sockets = sockets.map_err(|error| {
-                let index = config.inbounds.iter().position(|other| other == inbound);
-                error.with_path(index.map(|index| format!("inbounds[{index}].port")).unwrap_or_default())
-            })?;
-            self.last_id += 1;
-            addresses.push((self.last_id, sockets));
+            addresses.push(self.open_one(inbound, SocketAddr::new(ip, port))?);
         }
-        Ok(Some(Opened { inbound: Arc::new(inbound.clone()), addresses }))
+        Ok(Opened { inbound: Arc::new(inbound.clone()), changing: None, addresses })
+    }
+
+    /// Opens as many ports of the inbound's range as it has at a time, drawn at random among the free ones.
+    fn open_some(
+        &mut self,
+        shard: &Shard,
+        config: &Config,
+        inbound: &Inbound,
+        settings: &VmessInbound,
+    ) -> Result<Vec<Opened>, Error> {
+        let Listen { ip, ports: (first, last) } = settings.listen;
+        let span = u32::from(last.saturating_sub(first)) + 1;
+        let origin = Arc::new(inbound.clone());
+        let mut opened = Vec::new();
+        let wanted = settings.allocate.map_or(0, |allocate| allocate.concurrency).min(span);
+        for _ in 0..wanted {
+            let start = shard.with_entropy(|entropy| entropy.below(span));
+            // The ports behind a taken one are as good.
+            let ports =
+                (0..span.min(PORTS_TRIED)).map(|step| first.saturating_add(((start + step) % span) as u16));
+            let mut free =
+                Err(Error::new(ErrorKind::ResourceLimit { what: "listening port" }, "no port is free"));
+            for port in ports {
+                free = self.open_one(inbound, SocketAddr::new(ip, port)).map(|sockets| (port, sockets));
+                if free.as_ref().map_or_else(|error| error.kind != TAKEN, |_| true) {
+                    break;
+                }
+            }
+            let (port, sockets) = free?;
+            let clients =
+                shard.with_entropy(|entropy| dynamic::accounts(config, &inbound.tag, settings, entropy));
+            let listen = Listen { ip, ports: (port, port) };
+            let settings = VmessInbound { listen, clients, allocate: None, ..settings.clone() };
+            let changing = Inbound { protocol: InboundProtocol::Vmess(settings), ..inbound.clone() };
+            let inbound = Arc::clone(&origin);
+            opened.push(Opened { inbound, changing: Some(changing), addresses: vec![sockets] });
+        }
+        Ok(opened)
+    }
+
+    fn open_one(&mut self, inbound: &Inbound, address: SocketAddr) -> Result<(u64, Vec<TcpListener>), Error> {
+        let what = format!("the {} inbound [{}]", name(inbound), inbound.tag);
+        let sockets = sockets::open(&what, address, self.shards())?;
+        self.last_id += 1;
+        Ok((self.last_id, sockets))
     }
 
     /// Has all shards take a change up, in two steps: what can fail is done on all of them before anything is in force on
@@ -160,31 +310,36 @@ impl Running {
         let change = || Change { config: config.cloned(), opened: Vec::new(), closed: closed.clone() };
         let mut changes: Vec<Change> = (0..self.shards()).map(|_| change()).collect();
         let mut bound = Vec::new();
-        for Opened { inbound, addresses } in opened {
+        for Opened { inbound, changing, addresses } in opened {
+            let served = changing.clone().map_or_else(|| Arc::clone(&inbound), Arc::new);
             let text = format!("{} [{}] listens on {}", name(&inbound), inbound.tag, range(&addresses));
             let ids = addresses.iter().map(|(id, _)| *id).collect();
             for change in &mut changes {
-                change.opened.push(Handed { inbound: Arc::clone(&inbound), sockets: Vec::new() });
+                change.opened.push(Handed { inbound: Arc::clone(&served), sockets: Vec::new() });
             }
             for (id, sockets) in addresses {
                 for (change, socket) in changes.iter_mut().zip(sockets) {
                     change.opened.last_mut().expect("just pushed").sockets.push((id, socket));
                 }
             }
-            bound.push((Bound { inbound, ids }, text));
+            let until = allocate(&inbound).map(|allocate| Instant::now() + allocate.refresh * 2);
+            bound.push((Bound { inbound, changing: changing.zip(until), ids }, text));
         }
         let own = changes.swap_remove(0).prepare()?;
         self.workers.prepare(changes).await?;
         if let Some(config) = config {
             shard.health.configure(config);
             shard.shared.gates.retain(config);
+            shard.shared.offers.retain(config);
         }
+        bound.iter().for_each(|(bound, _)| make_gate(shard, bound));
         self.listeners.commit(shard, own).await;
         self.workers.commit().await;
         for (bound, text) in bound {
             shard.shared.log(LogLevel::Info, format_args!("{text}"));
             self.bound.push(bound);
         }
+        self.offer(shard);
         Ok(())
     }
 
@@ -192,8 +347,8 @@ impl Running {
     async fn reopen(&mut self, shard: &Rc<Shard>, freed: Vec<Bound>, mut error: Error) -> Error {
         let config = Arc::clone(&shard.live().config);
         for Bound { inbound, .. } in freed {
-            let reopened = match self.open(&config, &inbound) {
-                Ok(opened) => self.take_up(shard, None, Vec::from_iter(opened), Vec::new()).await,
+            let reopened = match self.open(shard, &config, &inbound) {
+                Ok(opened) => self.take_up(shard, None, opened, Vec::new()).await,
                 Err(error) => Err(error),
             };
             if let Err(lost) = reopened {
@@ -267,6 +422,34 @@ fn place(inbound: &Inbound) -> Option<Listen> {
     }
 }
 
+/// How an inbound's ports change.
+const fn allocate(inbound: &Inbound) -> Option<Allocate> {
+    match &inbound.protocol {
+        InboundProtocol::Vmess(settings) => settings.allocate,
+        _ => None,
+    }
+}
+
+/// Makes the gate of a port that is new, where ports change.
+fn make_gate(shard: &Rc<Shard>, bound: &Bound) {
+    if let Some((Inbound { tag, protocol: InboundProtocol::Vmess(port) }, _)) = &bound.changing
+        && let InboundProtocol::Vmess(settings) = &bound.inbound.protocol
+        && settings.clients.is_empty()
+    {
+        // Without users of the config's own, all ids are new.
+        shard.shared.gates.open_new(shard, tag, port);
+    }
+}
+
+/// Forgets the gates of ports that are closed.
+fn forget<'a>(shard: &Shard, closed: impl IntoIterator<Item = &'a Bound>) {
+    for bound in closed {
+        if let Some((Inbound { tag, protocol: InboundProtocol::Vmess(settings) }, _)) = &bound.changing {
+            shard.shared.gates.close(tag, settings);
+        }
+    }
+}
+
 fn ids<'a>(bound: impl IntoIterator<Item = &'a Bound>) -> Vec<u64> {
     bound.into_iter().flat_map(|bound| bound.ids.iter().copied()).collect()
 }
@@ -294,7 +477,6 @@ const fn name(inbound: &Inbound) -> &'static str {
 mod tests {
     use super::*;
     use crate::engine::tests::config;
-    use crate::error::ErrorKind;
     use std::net::{TcpListener, TcpStream};
     use tokio::task::LocalSet;
 

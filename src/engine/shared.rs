@@ -7,6 +7,7 @@ use super::events::EventQueue;
 use super::gates::{Gates, SharedGate};
 use super::host::HostQueue;
 use super::inbound::vmess::Limits;
+use super::inbound::vmess::dynamic::Offers;
 use super::stats::Counters;
 use super::users::UserTables;
 use crate::config::LogLevel;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) gates: Gates,
     /// How many connections the users of the VMess inbounds and their addresses have.
     pub(crate) limits: Arc<Limits>,
+    /// What inbounds hand out of others.
+    pub(crate) offers: Offers,
     board: Mutex<Board>,
     log_level: AtomicU8,
     waiters: AtomicU64,
@@ -75,6 +78,7 @@ impl Shared {
             host: Arc::default(),
             slots: Arc::new(Semaphore::new(budget::connection_limit())),
             gates: Gates::default(),
+            offers: Offers::default(),
             limits: Arc::default(),
             board: Mutex::new(board),
             log_level: AtomicU8::new(log_level as u8),

@@ -3,12 +3,13 @@
 //! [`session`] is one client's connection from its request header on, [`datagrams`] a UDP flow of its. Before that comes the
 //! door: [`greeting`] reads a header at the [`Gate`], and [`drain`] is what happens to those who do not get in. What they
 //! see is the same whoever they are and whatever they send: nothing, until a deadline that counts from accept, then the
-//! end. Who is let in is counted by [`limits`].
+//! end. Who is let in is counted by [`limits`], and may be handed a port and an account of another inbound: [`dynamic`].
 //!
 //! [`Gate`]: crate::vmess::gate::Gate
 
 mod datagrams;
 mod drain;
+pub(crate) mod dynamic;
 mod greeting;
 mod limits;
 mod mux;
@@ -19,6 +20,7 @@ use super::super::gates::SharedGate;
 use super::listener::{self, Listening, Serve};
 use crate::config::{Inbound, VmessInbound};
 use crate::time::Moment;
+use crate::vmess::command::SwitchAccount;
 use drain::Drains;
 pub(crate) use limits::Limits;
 use std::cell::{Cell, RefCell};
@@ -56,6 +58,8 @@ pub(super) struct Server {
     limits: Arc<Limits>,
     /// Whether bodies that are not sealed are refused.
     sealed_only: bool,
+    /// The inbound whose ports and accounts clients are told of.
+    detour: Option<Arc<str>>,
     scratch: RefCell<Box<[u8]>>,
     drains: Drains,
     /// When each limit was last told.
@@ -92,6 +96,7 @@ impl Server {
             gate: shard.shared.gates.open(shard, &inbound.tag, settings),
             limits: Arc::clone(&shard.shared.limits),
             sealed_only: settings.disable_insecure_encryption,
+            detour: settings.detour.clone(),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             drains: Drains::default(),
             told: Default::default(),
@@ -105,6 +110,12 @@ impl Server {
         let secret = Duration::from_millis(self.gate.drain_secret_millis());
         let share = handshake.min(SECRET_FOR).as_secs_f64() / SECRET_FOR.as_secs_f64();
         handshake.saturating_sub(secret.mul_f64(share))
+    }
+
+    /// What a user is told of another port and account.
+    fn handout(&self, email: &str) -> Option<SwitchAccount> {
+        let detour = self.detour.as_ref()?;
+        self.shard.with_entropy(|entropy| self.shard.shared.offers.hand_out(detour, email, entropy))
     }
 
     /// Tells the host that a limit has been reached, unless it was told lately.

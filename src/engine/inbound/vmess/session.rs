@@ -8,10 +8,10 @@ use crate::addr::{Network, Target};
 use crate::buffer::Buffer;
 use crate::config::LogLevel;
 use crate::engine::dispatch::{self, Flow, FlowUser};
-use crate::engine::stats::TrafficKind;
 use crate::transport::Stream;
 use crate::transport::sealed::{ServerDatagrams, ServerStream};
 use crate::transport::tcp::TcpCarrier;
+use crate::vmess::command::SWITCH_ACCOUNT;
 use crate::vmess::gate::{Accepted, User};
 use crate::vmess::response::ResponseHeader;
 use crate::vmess::server::{self, Connection};
@@ -87,7 +87,12 @@ impl Admitted {
             server.tell(Limit::Memory);
             return None;
         }
-        let answer = ResponseHeader::accept(request.token);
+        let command = server.handout(&user.email).map(|account| account.encode());
+        let accept = ResponseHeader::accept(request.token);
+        let answer = match &command {
+            Some(payload) => ResponseHeader { command: SWITCH_ACCOUNT, payload, ..accept },
+            None => accept,
+        };
         let connection = server::accept(request, accepted.kind, &answer, user.no_termination_signal)
             .inspect_err(|error| {
                 let text = format_args!("vmess [{tag}]: a user's request is invalid: {error}");
@@ -103,9 +108,7 @@ impl Admitted {
 /// What flows need of a user.
 fn flow_user(server: &Server, user: &User) -> FlowUser {
     let level = server.shard.live().config.policy.server_level(user.level);
-    let counted = (level.stats_uplink || level.stats_downlink) && !user.email.is_empty();
-    let stats = &server.shard.shared.stats;
-    let traffic = counted.then(|| stats.traffic(TrafficKind::User, &user.email));
+    let traffic = server.shard.shared.stats.user(&user.email, &level);
     FlowUser { email: Arc::clone(&user.email), level, traffic }
 }
 
