@@ -25,7 +25,7 @@ impl V2ray {
               "outbounds": [{{"protocol": "freedom"}}]
             }}"#
         );
-        Self::run(&config, port)
+        Self::with_config(&config, port)
     }
 
     /// The same as a client: a SOCKS inbound with UDP, before a VMess outbound to `server`; `user` is what the user's
@@ -40,11 +40,13 @@ impl V2ray {
                 "users": [{{"id": "{ID}", {user}}}]}}]}}}}]
             }}"#
         );
-        Self::run(&config, port)
+        Self::with_config(&config, port)
     }
 
+    /// The same with a config of the test's own that listens on `port`.
+    #[allow(dead_code, reason = "each test file uses a part of the helpers")]
     #[expect(clippy::print_stderr, reason = "a test that does not run says so")]
-    fn run(config: &str, port: u16) -> Option<Self> {
+    pub(crate) fn with_config(config: &str, port: u16) -> Option<Self> {
         let program = std::env::var("V2RAY").unwrap_or_else(|_| "v2ray".to_owned());
         let spawned = Command::new(program)
             .args(["-config", "stdin:"])
