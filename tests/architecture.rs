@@ -13,6 +13,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("src/dns/message.rs", &["dns"]),
     ("src/dns/forward.rs", &["dns"]),
     ("src/dns/cache.rs", &["dns"]),
+    ("src/dns/sntp.rs", &["dns"]),
 ];
 /// What everybody may use.
 const FOUNDATION: &[&str] = &["addr", "buffer", "entropy", "error", "time"];

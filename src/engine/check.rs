@@ -2,6 +2,7 @@
 
 use super::api::CheckReport;
 use super::shard::Shard;
+use super::skew;
 use crate::addr::Target;
 use crate::buffer::{Class, Turn};
 use crate::config::OutboundProtocol;
@@ -54,6 +55,7 @@ pub(super) async fn check(shard: Rc<Shard>, limit: Duration) -> Result<CheckRepo
         }
         Err(_) => {
             shard.health.silent(&config.tag);
+            skew::suspect(&shard);
             let kind = ErrorKind::Timeout { what: "check" };
             let error = Error::new(kind, "the server did not answer in time")
                 .with_hint("compare the id and the clock with the server's, or try another network");

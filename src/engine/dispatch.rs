@@ -5,6 +5,7 @@ use super::connections::{Connection, Opening};
 use super::outbound::{Answer, OpenError, OpenedStream, Outbound};
 use super::relay::{HEADER_ALONE, Meter, RelayError, Relaying, Side, Terms};
 use super::shard::Shard;
+use super::skew;
 use super::stats::Traffic;
 use crate::addr::{Network, Target};
 use crate::config::{Level, LogLevel};
@@ -213,7 +214,9 @@ impl Meter for Gauge {
     }
 
     fn silent(&self) {
-        self.shard.health.silent(self.outbound.tag());
+        if self.shard.health.silent(self.outbound.tag()) {
+            skew::suspect(&self.shard);
+        }
     }
 
     fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -165,8 +165,9 @@ impl Health {
         }
     }
 
-    /// A flow has sent data and ended, or waited 10 s, without any answer; or its carrier died unheard.
-    pub(crate) fn silent(&self, outbound: &str) {
+    /// A flow has sent data and ended, or waited 10 s, without any answer; or its carrier died unheard. Whether that was one
+    /// too many, so that the outbound is said to be unhealthy from now on.
+    pub(crate) fn silent(&self, outbound: &str) -> bool {
         let now = self.shared.clock.now();
         let told = self.with(outbound, |server| {
             server.silent.retain(|at| now.since(*at) < WINDOW);
@@ -180,13 +181,14 @@ impl Health {
             server.silent = Vec::new();
             Some(of_silence(self.evidence(server.known)))
         });
-        let Some(Some(likely)) = told else { return };
+        let Some(Some(likely)) = told else { return false };
         self.shared.log(
             LogLevel::Warning,
             format_args!("outbound \"{outbound}\": three flows sent data and received nothing"),
         );
         self.shared.emit(Event::OutboundUnhealthy { outbound: outbound.into(), likely });
         self.settle(self.lock());
+        true
     }
 
     /// The network below has changed, or is gone: what failed on the old one says nothing any more.
@@ -309,19 +311,19 @@ mod tests {
     #[test]
     fn silence_is_told_once_until_an_answer_comes() {
         let health = health();
-        (0..2).for_each(|_| health.silent("proxy"));
+        (0..2).for_each(|_| _ = health.silent("proxy"));
         health.answered("proxy");
-        (0..2).for_each(|_| health.silent("proxy"));
+        (0..2).for_each(|_| _ = health.silent("proxy"));
         let told =
             |events: &[Event]| events.iter().filter(|e| matches!(e, Event::OutboundUnhealthy { .. })).count();
         assert_eq!(told(&events(&health)), 0, "a success lies between");
-        (0..100).for_each(|_| health.silent("proxy"));
+        (0..100).for_each(|_| _ = health.silent("proxy"));
         assert_eq!(told(&events(&health)), 1);
         assert!(matches!(health.shared.state(), State::Degraded { .. }));
         health.answered("proxy");
-        (0..3).for_each(|_| health.silent("proxy"));
+        (0..3).for_each(|_| _ = health.silent("proxy"));
         assert_eq!(told(&events(&health)), 1);
-        (0..9).for_each(|_| health.silent("direct"));
+        (0..9).for_each(|_| _ = health.silent("direct"));
         assert_eq!(told(&events(&health)), 0, "freedom has no server");
     }
 

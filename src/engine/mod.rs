@@ -7,7 +7,8 @@
 //! * [`shard`] is what the tasks of a thread share, [`shared`] what every thread may see: counters, events, state, log.
 //! * [`users`] is what hosts see of the users of VMess inbounds, and how they change them.
 //! * [`host`] keeps foreign code (the platform's callbacks, wakers) on threads of its own.
-//! * [`inbound`] and [`outbound`] are where flows come in and go out; what is known of servers is judged by [`health`].
+//! * [`inbound`] and [`outbound`] are where flows come in and go out; what is known of servers is judged by [`health`],
+//!   what of our clock by [`skew`].
 
 pub(crate) mod api;
 mod budget;
@@ -35,6 +36,7 @@ mod runner;
 mod running;
 mod shard;
 mod shared;
+mod skew;
 mod stats;
 #[cfg(test)]
 pub(crate) mod tests;

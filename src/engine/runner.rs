@@ -10,6 +10,7 @@ use super::network;
 use super::running::{Running, tun_settings};
 use super::shard::{Live, Shard};
 use super::shared::Shared;
+use super::skew::SKEW;
 use super::worker::{self, Order};
 use super::workers::{Workers, shards};
 use crate::config::{Config, LogLevel};
@@ -25,8 +26,6 @@ use tokio::time::{Instant, sleep_until};
 
 /// How long connections may take to say goodbye once they are closed, so that peers see aborts and not proper ends.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-/// From how many seconds on a wrong clock is told: VMess bears 120 s, of which the client's own jitter takes 30.
-const SKEW: u64 = 90;
 
 /// Everything that an instance is started from.
 pub(super) struct Seed {

@@ -8,6 +8,7 @@ use super::gates::{Gates, SharedGate};
 use super::host::HostQueue;
 use super::inbound::vmess::Limits;
 use super::inbound::vmess::dynamic::Offers;
+use super::skew::Skew;
 use super::stats::Counters;
 use super::users::UserTables;
 use crate::config::LogLevel;
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
     /// What inbounds hand out of others.
     pub(crate) offers: Offers,
+    /// What is known of our clock.
+    pub(crate) skew: Skew,
     board: Mutex<Board>,
     log_level: AtomicU8,
     waiters: AtomicU64,
@@ -79,6 +82,7 @@ impl Shared {
             slots: Arc::new(Semaphore::new(budget::connection_limit())),
             gates: Gates::default(),
             offers: Offers::default(),
+            skew: Skew::default(),
             limits: Arc::default(),
             board: Mutex::new(board),
             log_level: AtomicU8::new(log_level as u8),

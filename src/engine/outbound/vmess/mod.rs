@@ -12,6 +12,7 @@ use super::{Answer, Cone, LocalFuture, OpenError, OpenedStream, Outbound, level}
 use crate::addr::{Host, Network, Target};
 use crate::config::{self, Level, PacketEncoding, Xudp443};
 use crate::engine::shard::Shard;
+use crate::engine::skew;
 use crate::error::{Error, ErrorKind, Stage};
 use crate::mux::xudp::BaseKey;
 use crate::mux::{GlobalId, Opening, packetaddr};
@@ -98,6 +99,8 @@ struct Server {
     users: Vec<User>,
     /// Whether it has ever ended a TCP stream with a terminating chunk.
     terminates: Rc<Cell<bool>>,
+    /// Whether it has refused us, so that our clock is in doubt.
+    refused: Rc<Cell<bool>>,
 }
 
 #[derive(Clone)]
@@ -165,7 +168,7 @@ impl Vmess {
         let user =
             server.users.get(picked as usize).expect("drawn below the number of users, which is not zero");
         let connection = user
-            .connect(shard, command, target)
+            .connect(shard, server.unix_secs(shard), command, target)
             .map_err(|error| OpenError { error, answer: Answer::Failed })?;
         let witness = Rc::new(Watch {
             shard: Rc::clone(shard),
@@ -239,7 +242,18 @@ impl Vmess {
 impl Server {
     fn new(server: &config::VmessServer, hardware_aes: bool) -> Self {
         let users = server.users.iter().map(|user| User::new(user, hardware_aes)).collect();
-        Self { addresses: ServerAddresses::new(server.target.clone()), users, terminates: Rc::default() }
+        Self {
+            addresses: ServerAddresses::new(server.target.clone()),
+            users,
+            terminates: Rc::default(),
+            refused: Rc::default(),
+        }
+    }
+
+    /// UTC as this server is to be told it: by our own clock, unless it has refused us and a time server may correct that.
+    fn unix_secs(&self, shard: &Shard) -> i64 {
+        let corrected = self.refused.get().then(|| shard.shared.skew.unix_secs(shard)).flatten();
+        corrected.unwrap_or_else(|| shard.clock.unix_secs())
     }
 
     /// The same host on another port, where this server knows a user by another account. All else that is configured for
@@ -255,6 +269,7 @@ impl Server {
             addresses: ServerAddresses::new(target),
             users: vec![user],
             terminates: Rc::clone(&self.terminates),
+            refused: Rc::clone(&self.refused),
         }
     }
 
@@ -289,7 +304,13 @@ impl User {
     ///
     /// # Errors
     /// `Unsupported` if the target has no form on the wire.
-    fn connect(&self, shard: &Shard, command: Command, target: Target) -> Result<Connection, Error> {
+    fn connect(
+        &self,
+        shard: &Shard,
+        unix_secs: i64,
+        command: Command,
+        target: Target,
+    ) -> Result<Connection, Error> {
         let none_chunked = shard.live().config.vmesskit.none_chunked;
         let request = Request::new(
             command,
@@ -299,7 +320,6 @@ impl User {
             none_chunked,
             self.no_termination_signal,
         );
-        let unix_secs = shard.clock.unix_secs();
         let made = shard.with_entropy(|entropy| match self.alter_ids.draw(entropy) {
             Some(id) => client::connect_legacy(&self.cmd_key, id, &request, unix_secs, entropy),
             None => client::connect(&self.cmd_key, &request, unix_secs, entropy),
@@ -439,6 +459,8 @@ impl Witness for Watch {
     fn rejected(&self) {
         // What a server has told may not hold any more; that says nothing of the outbound.
         if !self.learned.forget(&self.server) {
+            self.server.refused.set(true);
+            skew::suspect(&self.shard);
             self.shard.health.rejected(&self.outbound, self.user().security);
         }
     }
