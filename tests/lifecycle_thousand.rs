@@ -12,14 +12,24 @@ use std::net::TcpStream;
 fn a_thousand_starts_and_stops_leave_nothing_behind() {
     let address = free_address();
     let listening = socks(address);
+    // On a machine with several cores it runs several shards.
+    let server = format!(
+        r#"{{"inbounds": [{{"protocol": "vmess", "listen": "{}", "port": {},
+              "settings": {{"clients": [{{"id": "b831381d-6324-4d53-ad4f-8cda48b30811"}}]}}}}],
+             "outbounds": [{{"protocol": "freedom"}}]}}"#,
+        address.ip(),
+        address.port()
+    );
     let mut memory = 0;
     let before = {
         live(&listening, address);
+        live(&server, address);
         threads_and_fds()
     };
     for round in 0..1000 {
-        match round % 4 {
+        match round % 5 {
             0 => live(&listening, address),
+            4 => live(&server, address),
             1 => drop(tunnel(DIRECT)),
             2 => drop(tunnel(DIRECT).stop(LONG).wait(None)),
             _ => {

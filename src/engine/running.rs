@@ -541,4 +541,42 @@ mod tests {
             })
             .await;
     }
+
+    fn changing(first: u16) -> Inbound {
+        let allocate = Some(Allocate { concurrency: 2, refresh: Duration::from_secs(300) });
+        let settings = VmessInbound {
+            listen: Listen { ip: [127, 0, 0, 1].into(), ports: (first, first.saturating_add(30)) },
+            clients: Vec::new(),
+            default: config::DefaultUser::default(),
+            detour: None,
+            disable_insecure_encryption: false,
+            allocate,
+        };
+        Inbound { tag: "dynamic".into(), protocol: InboundProtocol::Vmess(settings) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ports_change_every_period_and_close_after_two() {
+        LocalSet::new()
+            .run_until(async {
+                let first = free_port().min(65_000);
+                let shard = Shard::for_tests(with(vec![changing(first)]));
+                let mut running = start(&shard).await.expect("started");
+                let open = || (first..=first + 30).filter(|port| is_open(*port)).count();
+                assert_eq!((open(), running.bound.len()), (2, 2));
+                for (minutes, expected) in [(5, 4), (10, 4), (15, 4)] {
+                    let due = running.due().expect("ports change");
+                    tokio::time::sleep_until(due).await;
+                    running.change_ports(&shard).await;
+                    assert_eq!(
+                        (open(), running.bound.len()),
+                        (expected, expected),
+                        "after {minutes} minutes"
+                    );
+                }
+                running.reload(&shard, with(Vec::new())).await.expect("reloaded");
+                assert_eq!((open(), running.due()), (0, None));
+            })
+            .await;
+    }
 }
