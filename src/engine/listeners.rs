@@ -34,10 +34,13 @@ pub(super) struct Change {
     pub(super) closed: Vec<u64>,
 }
 
+/// An inbound's sockets that can be waited for, by name.
+type Named = Vec<(u64, TcpListener)>;
+
 /// A change of which everything that can fail is done.
 pub(super) struct Prepared {
     live: Option<Live>,
-    opened: Vec<(Arc<Inbound>, Vec<(u64, TcpListener)>)>,
+    opened: Vec<(Arc<Inbound>, Named)>,
     closed: Vec<u64>,
 }
 

@@ -116,8 +116,9 @@ async fn live_and_end(
         settings,
         log_fixed,
         pool_bytes: budget.pool_bytes,
+        shards,
     };
-    let serving = server.serve(tun, shards, network, started, &signals, &mut commands, stops);
+    let serving = server.serve(tun, network, started, &signals, &mut commands, stops);
     let outcome = local.run_until(serving).await;
     shard.shared.set_state(State::Stopping);
     let workers = server.running.take().map(|running| {
@@ -185,13 +186,14 @@ struct Server {
     log_fixed: bool,
     /// Of all shards together.
     pool_bytes: usize,
+    /// How many shards there are to be.
+    shards: usize,
 }
 
 impl Server {
     async fn serve(
         &mut self,
         tun: Option<TunHandle>,
-        shards: usize,
         network: Option<NetworkInfo>,
         started: Reply<()>,
         signals: &Signals,
@@ -208,7 +210,7 @@ impl Server {
             shard.host.set_network(Some(network.clone()));
             shard.network.replace(Some(network));
         }
-        let workers = Workers::start((1..shards).map(|_| self.seed(shards)));
+        let workers = Workers::start((1..self.shards).map(|_| self.seed()));
         let running = match workers {
             Ok(workers) => Running::start(&shard, workers, tun).await,
             Err(error) => Err(error),
@@ -257,11 +259,11 @@ impl Server {
     }
 
     /// What another shard is made from.
-    fn seed(&self, shards: usize) -> worker::Seed {
+    fn seed(&self) -> worker::Seed {
         let shard = &self.shard;
         worker::Seed {
             config: Arc::clone(&shard.live().config),
-            pool_bytes: self.pool_bytes / shards,
+            pool_bytes: self.pool_bytes / self.shards,
             network: shard.network.borrow().clone(),
             shared: Arc::clone(&shard.shared),
             host: Arc::clone(&shard.host),

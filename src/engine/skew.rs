@@ -9,7 +9,6 @@ use crate::config::{DomainStrategy, LogLevel, Sntp};
 use crate::dns::sntp::{self, SntpError};
 use crate::time::Moment;
 use crate::transport::{dial, protect};
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -100,12 +99,11 @@ async fn ask(shard: &Rc<Shard>, sntp: &Sntp) -> Result<(Truth, i64), String> {
     let mut nonce = [0; 8];
     shard.with_entropy(|entropy| entropy.fill(&mut nonce));
     let nonce = u64::from_be_bytes(nonce);
-    let sent = Cell::new((shard.clock.now(), shard.clock.unix_millis()));
+    let (began, before) = (shard.clock.now(), shard.clock.unix_millis());
     socket.send(&sntp::query(nonce)).await.map_err(|error| error.to_string())?;
     let mut packet = [0; 128];
     for _ in 0..PACKETS {
         let len = socket.recv(&mut packet).await.map_err(|error| error.to_string())?;
-        let (began, before) = sent.get();
         let now = shard.clock.now();
         match sntp::answer(packet.get(..len).unwrap_or_default(), nonce) {
             Ok(server) => {
