@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 use vmesskit::config::Severity::Error;
 use vmesskit::config::{
-    Allocate, Config, InboundProtocol, Mux, OutboundProtocol, PacketEncoding, VmessInbound, Xudp443, parse,
+    Allocate, Config, Inbound, InboundProtocol, Mux, OutboundProtocol, PacketEncoding, VmessInbound, Xudp443,
+    parse,
 };
 
 const ID: &str = "b831381d-6324-4d53-ad4f-8cda48b30811";
@@ -18,12 +19,12 @@ fn config(text: &str, warned: &[&str]) -> Config {
     parsed.config.expect("no error")
 }
 
-fn servers(config: &Config) -> Vec<&VmessInbound> {
-    let server = |protocol| match protocol {
-        &InboundProtocol::Vmess(ref vmess) => Some(vmess),
+fn servers<'a>(config: &'a Config) -> Vec<&'a VmessInbound> {
+    let server = |inbound: &'a Inbound| match &inbound.protocol {
+        InboundProtocol::Vmess(vmess) => Some(vmess),
         _ => None,
     };
-    config.inbounds.iter().filter_map(|inbound| server(&inbound.protocol)).collect()
+    config.inbounds.iter().filter_map(server).collect()
 }
 
 #[test]
