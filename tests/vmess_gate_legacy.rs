@@ -156,7 +156,7 @@ fn a_checksum_is_no_proof() {
     let end = wrong.len() - 4;
     let checksum = vmesskit::vmess::fnv::fnv1a(&wrong[..end]).to_be_bytes();
     wrong[end..].copy_from_slice(&checksum);
-    let mut wire = common::old_hello(&users[0], 1, NOW, 1)[..16].to_vec();
+    let mut wire = old_hello(&users[0], 1, NOW, 1)[..16].to_vec();
     wire.extend(&good);
     vmesskit::vmess::legacy::HeaderCipher::new(&users[0].id.cmd_key(), NOW).encrypt(&mut wire[16..]);
     for (at, byte) in wire.iter_mut().enumerate().skip(16) {

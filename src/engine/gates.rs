@@ -1,10 +1,12 @@
 //! The gates of an instance's VMess inbounds: made once, and shared by every shard that listens for them.
 
 use super::shard::Shard;
+use super::users::UserTable;
 use crate::config::{Config, InboundProtocol, VmessClient, VmessInbound};
 use crate::vmess::gate::{Gate, GateLimits, User, Users};
 use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -15,11 +17,14 @@ const MEMORY: i64 = 300;
 /// From how long on an advance of the legacy signatures is done on another thread: flows wait for it else.
 const LONG_ADVANCE: Duration = Duration::from_millis(2);
 
-/// A gate, and word of its changes. It is the [`Gate`] in all but [`SharedGate::set_users`].
+/// A gate, and word of its changes. It is the [`Gate`] in all but the change of its users.
 #[derive(Debug)]
 pub(crate) struct SharedGate {
     gate: Gate,
+    legacy_tags: usize,
     changed: Notify,
+    /// Whether nobody listens at it any more.
+    closed: AtomicBool,
 }
 
 impl SharedGate {
@@ -27,6 +32,32 @@ impl SharedGate {
     pub(crate) fn set_users(&self, users: Users) {
         self.gate.set_users(users);
         self.changed.notify_one();
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Relaxed);
+        self.changed.notify_one();
+    }
+}
+
+impl UserTable for SharedGate {
+    fn users(&self) -> Vec<VmessClient> {
+        let client = |user: &User| VmessClient {
+            id: user.id.clone(),
+            alter_id: user.alter_id,
+            level: user.level,
+            email: user.email.as_ref().to_owned(),
+            no_termination_signal: user.no_termination_signal,
+        };
+        self.gate.users().iter().map(client).collect()
+    }
+
+    fn set_users(&self, clients: Vec<VmessClient>) {
+        Self::set_users(self, users(&clients));
+    }
+
+    fn legacy_tag_limit(&self) -> usize {
+        self.legacy_tags
     }
 }
 
@@ -85,21 +116,24 @@ impl Gates {
             entry.settings = settings.clone();
             return Arc::clone(&entry.gate);
         }
-        let limits = GateLimits {
-            legacy_tags: shard.live().config.vmesskit.legacy_tag_limit,
-            ..GateLimits::default()
-        };
+        let legacy_tags = shard.live().config.vmesskit.legacy_tag_limit;
+        let limits = GateLimits { legacy_tags, ..GateLimits::default() };
         let gate =
             shard.with_entropy(|entropy| Gate::new(users(&settings.clients), limits, started, entropy));
-        let gate = Arc::new(SharedGate { gate, changed: Notify::new() });
+        let closed = AtomicBool::new(false);
+        let gate = Arc::new(SharedGate { gate, legacy_tags, changed: Notify::new(), closed });
         open.push(Entry { tag: Arc::clone(tag), settings: settings.clone(), gate: Arc::clone(&gate) });
+        if settings.allocate.is_none() {
+            shard.shared.users.put(tag, Arc::clone(&gate) as Arc<dyn UserTable>);
+        }
         shard.spawn(keep_up(Rc::clone(shard), Arc::clone(&gate)));
         gate
     }
 
-    /// The gate of the inbound with this tag.
-    pub(crate) fn get(&self, tag: &str) -> Option<Arc<SharedGate>> {
-        self.lock().iter().find(|entry| *entry.tag == *tag).map(|entry| Arc::clone(&entry.gate))
+    /// Whether the inbound with this tag has a gate.
+    #[cfg(test)]
+    pub(crate) fn has(&self, tag: &str) -> bool {
+        self.lock().iter().any(|entry| *entry.tag == *tag)
     }
 
     /// Forgets the gate of a port that is closed.
@@ -107,8 +141,7 @@ impl Gates {
         self.lock().retain(|entry| {
             let stays = *entry.tag != *tag || entry.settings.listen != settings.listen;
             if !stays {
-                // Who keeps it up finds that nobody else has it.
-                entry.gate.changed.notify_one();
+                entry.gate.close();
             }
             stays
         });
@@ -125,8 +158,7 @@ impl Gates {
                 _ => false,
             });
             if !stays {
-                // Who keeps it up finds that nobody else has it.
-                entry.gate.changed.notify_one();
+                entry.gate.close();
             }
             stays
         });
@@ -149,10 +181,10 @@ fn users(clients: &[VmessClient]) -> Users {
     Users::new(clients.iter().map(user).collect())
 }
 
-/// Keeps a gate's legacy signatures up to the time, for as long as it is anybody's. Without legacy users it sleeps.
+/// Keeps a gate's legacy signatures up to the time, for as long as it is open. Without legacy users it sleeps.
 async fn keep_up(shard: Rc<Shard>, gate: Arc<SharedGate>) {
     let mut took = Duration::MAX;
-    while Arc::strong_count(&gate) > 1 {
+    while !gate.closed.load(Relaxed) {
         let Some(due) = gate.next_advance() else {
             gate.changed.notified().await;
             continue;

@@ -330,6 +330,7 @@ impl Running {
         if let Some(config) = config {
             shard.health.configure(config);
             shard.shared.gates.retain(config);
+            shard.shared.users.retain(|tag| config.inbounds.iter().any(|inbound| is_server(inbound, tag)));
             shard.shared.offers.retain(config);
         }
         bound.iter().for_each(|(bound, _)| make_gate(shard, bound));
@@ -420,6 +421,11 @@ fn place(inbound: &Inbound) -> Option<Listen> {
         InboundProtocol::Vmess(settings) if settings.allocate.is_some() => None,
         InboundProtocol::Vmess(settings) => Some(settings.listen),
     }
+}
+
+/// Whether an inbound is a VMess server with this tag.
+fn is_server(inbound: &Inbound, tag: &str) -> bool {
+    *inbound.tag == *tag && matches!(inbound.protocol, InboundProtocol::Vmess(_))
 }
 
 /// How an inbound's ports change.

@@ -4,7 +4,7 @@ use super::api::{Event, LogLine, State, Status};
 use super::budget;
 use super::clock::Clock;
 use super::events::EventQueue;
-use super::gates::{Gates, SharedGate};
+use super::gates::Gates;
 use super::host::HostQueue;
 use super::inbound::vmess::Limits;
 use super::inbound::vmess::dynamic::Offers;
@@ -170,11 +170,6 @@ impl Shared {
     /// Sets which log lines become events.
     pub(crate) fn set_log_level(&self, level: LogLevel) {
         self.log_level.store(level as u8, Relaxed);
-    }
-
-    /// The gate of the VMess inbound with this tag, once that listens.
-    pub(crate) fn gate(&self, inbound: &str) -> Option<Arc<SharedGate>> {
-        self.gates.get(inbound)
     }
 
     /// A number for one who waits for events.

@@ -124,7 +124,6 @@ impl Counters {
     }
 
     /// The counter of a user, as far as the policy of the user's level asks for one. `None` without an e-mail.
-    #[allow(dead_code, reason = "for the inbounds that know their users")]
     pub(crate) fn user(&self, email: &str, level: &Level) -> Option<Arc<Traffic>> {
         self.asked(TrafficKind::User, email, level.stats_uplink, level.stats_downlink)
     }

@@ -35,7 +35,6 @@ type Entry = (Arc<str>, Arc<dyn UserTable>);
 
 impl UserTables {
     /// Adds the table of an inbound that begins to listen, in the place of the one before with the same tag.
-    #[allow(dead_code, reason = "for the VMess inbound")]
     pub(crate) fn put(&self, inbound: &Arc<str>, table: Arc<dyn UserTable>) {
         let mut tables = self.lock();
         match tables.iter_mut().find(|(tag, _)| tag == inbound) {
@@ -45,7 +44,6 @@ impl UserTables {
     }
 
     /// Keeps the tables of the inbounds that `stays` picks by their tags.
-    #[allow(dead_code, reason = "for the VMess inbound")]
     pub(crate) fn retain(&self, stays: impl Fn(&str) -> bool) {
         self.lock().retain(|(tag, _)| stays(tag));
     }

@@ -7,6 +7,7 @@ use vmesskit::Tunnel;
 pub(crate) const ID: &str = "b831381d-6324-4d53-ad4f-8cda48b30811";
 
 /// A server with one user, and freedom behind it. `policy` is the config's, `settings` what goes behind the clients.
+#[allow(dead_code, reason = "each test file uses a part of the helpers")]
 pub(crate) fn server(port: u16, settings: &str, policy: &str) -> Tunnel {
     start(&format!(
         r#"{{
@@ -19,6 +20,7 @@ pub(crate) fn server(port: u16, settings: &str, policy: &str) -> Tunnel {
 }
 
 /// A SOCKS inbound, with UDP, before a VMess outbound to `server`; returns its port.
+#[allow(dead_code, reason = "each test file uses a part of the helpers")]
 pub(crate) fn client(server: u16, security: &str, top: &str) -> (Tunnel, u16) {
     let port = free_port();
     let tunnel = start(&format!(

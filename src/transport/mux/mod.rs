@@ -20,7 +20,7 @@ mod port;
 mod session;
 
 pub(crate) use driver::run;
-pub(crate) use session::{DatagramSession, Outlet, Session};
+pub(crate) use session::{DatagramSession, Session};
 
 use super::stream::StreamError;
 use crate::addr::{Network, Target};

@@ -7,13 +7,16 @@
 //!
 //! [`Gate`]: crate::vmess::gate::Gate
 
+mod cone;
 mod datagrams;
 mod drain;
 pub(crate) mod dynamic;
 mod greeting;
 mod limits;
 mod mux;
+mod packetaddr;
 mod session;
+mod xudp;
 
 use super::super::Shard;
 use super::super::gates::SharedGate;
@@ -62,6 +65,8 @@ pub(super) struct Server {
     detour: Option<Arc<str>>,
     scratch: RefCell<Box<[u8]>>,
     drains: Drains,
+    /// The UDP sources that have names.
+    sources: xudp::Sources,
     /// When each limit was last told.
     told: [Cell<Option<Moment>>; 5],
 }
@@ -99,6 +104,7 @@ impl Server {
             detour: settings.detour.clone(),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             drains: Drains::default(),
+            sources: xudp::Sources::default(),
             told: Default::default(),
         })
     }

@@ -3,7 +3,7 @@
 use super::drain::{dismiss, drain};
 use super::greeting::{Greeting, greet};
 use super::limits::Seat;
-use super::{Limit, Server, datagrams, mux};
+use super::{Limit, Server, cone, datagrams, mux, packetaddr};
 use crate::addr::{Network, Target};
 use crate::buffer::Buffer;
 use crate::config::LogLevel;
@@ -15,7 +15,7 @@ use crate::vmess::command::SWITCH_ACCOUNT;
 use crate::vmess::gate::{Accepted, User};
 use crate::vmess::response::ResponseHeader;
 use crate::vmess::server::{self, Connection};
-use crate::vmess::{Command, Security};
+use crate::vmess::{Command, Id, Security};
 use std::future::{Future, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -59,6 +59,7 @@ type Serving = Pin<Box<dyn Future<Output = ()>>>;
 /// A user's request that is to be served.
 struct Admitted {
     user: Rc<FlowUser>,
+    owner: Id,
     command: Command,
     target: Option<Target>,
     connection: Connection,
@@ -99,9 +100,9 @@ impl Admitted {
                 shared.log(LogLevel::Debug, text);
             })
             .ok()?;
-        let user = Rc::new(flow_user(server, user));
+        let (owner, user) = (user.id.clone(), Rc::new(flow_user(server, user)));
         let (command, target) = (request.command, request.target.clone());
-        Some(Self { user, command, target, connection, early, seat })
+        Some(Self { user, owner, command, target, connection, early, seat })
     }
 }
 
@@ -122,9 +123,13 @@ fn begin(
     early: Buffer,
 ) -> Result<(Serving, Seat), TcpStream> {
     let Some(admitted) = Admitted::new(server, &accepted, early) else { return Err(stream) };
-    let Admitted { user, command, target, connection, early, seat } = admitted;
+    let Admitted { user, owner, command, target, connection, early, seat } = admitted;
     let shard = Rc::clone(&server.shard);
     let serving: Serving = match (command, target) {
+        (command, target) if is_mux(command, target.as_ref()) => {
+            let local = ServerStream::new(TcpCarrier::new(stream), shard, connection, early);
+            Box::pin(mux::serve(Rc::clone(server), Box::new(local), owner, user, source))
+        }
         (Command::Tcp, Some(target)) => {
             let carrier = TcpCarrier::new(stream);
             let mut local = Box::new(ServerStream::new(carrier, Rc::clone(&shard), connection, early));
@@ -137,6 +142,14 @@ fn begin(
                 Box::pin(ready(()))
             }
         }
+        (Command::Udp, Some(target)) if packetaddr::is_marker(&target) => {
+            let inbound = Arc::clone(&server.tag);
+            let origin = cone::Origin { shard: Rc::clone(&shard), inbound, user, client: source };
+            let carrier = TcpCarrier::new(stream);
+            let marker = target.clone();
+            let local = ServerDatagrams::new_server(carrier, shard, connection, early, target);
+            Box::pin(packetaddr::serve(Box::new(local), marker, origin))
+        }
         (Command::Udp, Some(target)) => {
             let flow = flow(server, Network::Udp, source, target.clone(), user);
             let carrier = TcpCarrier::new(stream);
@@ -144,14 +157,15 @@ fn begin(
             let outbound = dispatch::route(&shard, &flow);
             Box::pin(datagrams::serve(shard, flow, outbound, Box::new(local)))
         }
-        (Command::Mux, _) => {
-            let local = ServerStream::new(TcpCarrier::new(stream), shard, connection, early);
-            Box::pin(mux::serve(Rc::clone(server), Box::new(local), user, source))
-        }
         // No header is read like that.
-        (Command::Tcp | Command::Udp, None) => return Err(stream),
+        (_, None) | (Command::Mux, _) => return Err(stream),
     };
     Ok((serving, seat))
+}
+
+/// Whether a request is a mux carrier, by its command or, as V2Ray marks it too, by its target.
+fn is_mux(command: Command, target: Option<&Target>) -> bool {
+    command == Command::Mux || command == Command::Tcp && target.is_some_and(mux::is_carrier)
 }
 
 /// A flow of a user's.

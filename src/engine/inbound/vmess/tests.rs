@@ -63,7 +63,7 @@ async fn a_gate_outlives_a_reload_and_takes_its_users() {
         let again = server(&shard, &after);
         assert!(Arc::ptr_eq(&gate, &again.gate));
         assert_eq!((gate.users().len(), gate.drain_secret_millis()), (2, secret));
-        assert!(shard.shared.gate("door").is_some() && shard.shared.gate("other").is_none());
+        assert!(shard.shared.gates.has("door") && !shard.shared.gates.has("other"));
 
         // Who came through the interface stays while the config's users are the same.
         let user = |byte| crate::vmess::gate::User {
@@ -77,9 +77,9 @@ async fn a_gate_outlives_a_reload_and_takes_its_users() {
         assert_eq!(server(&shard, &after).gate.users().len(), 3);
 
         shard.shared.gates.retain(&with(&after));
-        assert!(shard.shared.gate("door").is_some());
+        assert!(shard.shared.gates.has("door"));
         shard.shared.gates.retain(&config());
-        assert!(shard.shared.gate("door").is_none());
+        assert!(!shard.shared.gates.has("door"));
     })
     .await;
 }

@@ -3,8 +3,8 @@
 use super::Server;
 use super::cone::{Origin, Source};
 use crate::mux::GlobalId;
+use crate::transport::Datagrams;
 use crate::transport::mux::DatagramSession;
-use crate::transport::{Datagrams, StreamError};
 use crate::vmess::Id;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -111,7 +111,7 @@ enum End {
     /// The client said so.
     Proper,
     /// The carrier died, or was closed.
-    Lost(StreamError),
+    Lost,
 }
 
 /// Serves a session of datagrams until it has ended.
@@ -132,7 +132,7 @@ pub(super) async fn serve(
             match session.poll_recv(cx) {
                 Poll::Ready(Ok(Some(datagram))) => held.source.push(datagram),
                 Poll::Ready(Ok(None)) => return Poll::Ready(End::Proper),
-                Poll::Ready(Err(error)) => return Poll::Ready(End::Lost(error)),
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Lost),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -142,7 +142,7 @@ pub(super) async fn serve(
     match (end, key) {
         (End::Superseded, _) | (_, None) => {}
         (End::Proper, Some(key)) => server.sources.forget(&key, &held),
-        (End::Lost(_), Some(key)) => {
+        (End::Lost, Some(key)) => {
             if !server.sources.keeps(&key, &held) {
                 return;
             }

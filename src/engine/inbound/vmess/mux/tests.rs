@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::addr::{Host, Target};
-use crate::config::Level;
+use crate::config::{DefaultUser, Inbound, InboundProtocol, Level, Listen, VmessInbound};
 use crate::mux::{GlobalId, Opening};
 use crate::transport::mux::{DatagramSession, Session};
 use crate::transport::testing::{Pipe, Twin, shard};
@@ -22,7 +22,16 @@ fn run_test(test: impl Future<Output = ()>) {
 }
 
 fn server() -> Rc<Server> {
-    Rc::new(Server { shard: shard(), tag: "in".into(), sources: xudp::Sources::default() })
+    let settings = VmessInbound {
+        listen: Listen { ip: Ipv4Addr::LOCALHOST.into(), ports: (1, 1) },
+        clients: Vec::new(),
+        default: DefaultUser::default(),
+        detour: None,
+        disable_insecure_encryption: false,
+        allocate: None,
+    };
+    let inbound = Inbound { tag: "in".into(), protocol: InboundProtocol::Vmess(settings.clone()) };
+    Server::new(&shard(), &inbound, &settings)
 }
 
 fn id(last: u8) -> Id {
