@@ -102,7 +102,7 @@ impl Gate {
     /// Makes a gate that remembers nothing: auth ids from before `started_unix_secs` are refused, since they may
     /// have been used with the gate before it.
     ///
-    /// Takes 2 µs a user, and 0.3 µs for each of [`Users::legacy_tags_needed`] tags: with thousands of alter ids
+    /// Takes 2 µs a user, and about 1 µs for each of [`Users::legacy_tags_needed`] tags: with thousands of alter ids
     /// not on a thread that serves.
     pub fn new(users: Users, limits: GateLimits, started_unix_secs: i64, entropy: &mut dyn Entropy) -> Self {
         let mut stranger = [0; 16];
@@ -139,7 +139,7 @@ impl Gate {
         *self.roster.write().unwrap_or_else(PoisonError::into_inner) = after;
     }
 
-    /// Brings the table of legacy signatures to `unix_secs`. Cheap when nothing is due; else 0.3 µs for each id
+    /// Brings the table of legacy signatures to `unix_secs`. Cheap when nothing is due; else about 1 µs for each id
     /// and second that is new, and the whole table after a leap of the clock. Nobody who looks something up
     /// waits for it.
     pub fn advance(&self, unix_secs: i64) {

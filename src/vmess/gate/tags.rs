@@ -75,7 +75,7 @@ pub(super) struct Signer<'a> {
 }
 
 impl Tags {
-    /// Makes the table of the users with alter ids, for `now`: 0.3 µs for each of
+    /// Makes the table of the users with alter ids, for `now`: about 1 µs for each of
     /// [`Users::legacy_tags_needed`] tags. `None` without such users, and beyond `limit`.
     pub(super) fn new(users: &Users, limit: usize, now: i64) -> Option<Self> {
         let members = members(users.iter());
