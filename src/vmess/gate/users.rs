@@ -86,7 +86,7 @@ impl Users {
     }
 
     /// How many tags the legacy table needs for these users: every id, main and alter, of those with alter
-    /// ids, in each of [`SECONDS`] seconds.
+    /// ids, in each of the 274 seconds that the table covers.
     pub fn legacy_tags_needed(&self) -> usize {
         legacy_tags_needed(self.users.iter().map(|user| user.alter_id))
     }
