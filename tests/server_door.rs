@@ -109,7 +109,8 @@ fn a_users_invalid_request_is_closed_at_once_and_harms_nobody() {
     let port = free_port();
     let server = server(port, "", POLICY);
     let echo = tcp_echo();
-    let spoils: [(&str, fn(&mut [u8])); 6] = [
+    type Spoil = fn(&mut [u8]);
+    let spoils: [(&str, Spoil); 6] = [
         ("security 2", |plain| plain[35] = 2),
         ("security 6", |plain| plain[35] = 6),
         ("security 15", |plain| plain[35] = 15),

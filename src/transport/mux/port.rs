@@ -10,6 +10,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+/// Data, and for a datagram that names it, the other end.
+type Piece = (Buffer, Option<Target>);
+
 /// Memory from which a session's queue keeps only copies: what it keeps of the carrier's reads keeps all of them.
 const COPIED_FROM: usize = 128 * 1024;
 /// The most memory that a session's queue holds before the carrier waits for its reader.
@@ -106,10 +109,7 @@ impl Port {
     }
 
     /// The next data; `None` at the proper end.
-    pub(super) fn poll_pop(
-        &self,
-        cx: &Context<'_>,
-    ) -> Poll<Result<Option<(Buffer, Option<Target>)>, StreamError>> {
+    pub(super) fn poll_pop(&self, cx: &Context<'_>) -> Poll<Result<Option<Piece>, StreamError>> {
         let mut inner = self.inner.borrow_mut();
         if let Some(piece) = inner.pop() {
             return Poll::Ready(Ok(Some(piece)));
@@ -175,7 +175,7 @@ impl Inner {
         self.queue.push_back((data, None));
     }
 
-    fn pop(&mut self) -> Option<(Buffer, Option<Target>)> {
+    fn pop(&mut self) -> Option<Piece> {
         let piece = self.queue.pop_front()?;
         match self.queue.front() {
             Some((next, _)) if next.shares(&piece.0) => {}

@@ -88,7 +88,8 @@ impl Carrier {
     }
 
     fn settle(&self, dialled: Result<Level, OpenError>) {
-        self.dialled.get_or_init(|| dialled);
+        // The first outcome counts.
+        let _ = self.dialled.set(dialled);
         self.settled.notify_waiters();
     }
 
