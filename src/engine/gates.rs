@@ -3,6 +3,7 @@
 use super::shard::Shard;
 use super::users::UserTable;
 use crate::config::{Config, InboundProtocol, VmessClient, VmessInbound};
+use crate::time::Moment;
 use crate::vmess::gate::{Gate, GateLimits, User, Users};
 use std::ops::Deref;
 use std::rc::Rc;
@@ -14,6 +15,8 @@ use tokio::time::{Instant, sleep};
 
 /// Seconds for which auth ids are good, and more.
 const MEMORY: i64 = 300;
+/// How many limits of an inbound there are to tell.
+const LIMITS: usize = 5;
 /// From how long on an advance of the legacy signatures is done on another thread: flows wait for it else.
 const LONG_ADVANCE: Duration = Duration::from_millis(2);
 
@@ -25,6 +28,8 @@ pub(crate) struct SharedGate {
     changed: Notify,
     /// Whether nobody listens at it any more.
     closed: AtomicBool,
+    /// When each limit was last told, whichever shard reached it.
+    told: Mutex<[Option<Moment>; LIMITS]>,
 }
 
 impl SharedGate {
@@ -32,6 +37,17 @@ impl SharedGate {
     pub(crate) fn set_users(&self, users: Users) {
         self.gate.set_users(users);
         self.changed.notify_one();
+    }
+
+    /// Whether a limit is to be told now: once in `every`.
+    pub(crate) fn is_news(&self, limit: usize, now: Moment, every: Duration) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(told) = told.get_mut(limit) else { return false };
+        let news = told.is_none_or(|told| now.since(told) >= every);
+        if news {
+            *told = Some(now);
+        }
+        news
     }
 
     fn close(&self) {
@@ -121,7 +137,8 @@ impl Gates {
         let gate =
             shard.with_entropy(|entropy| Gate::new(users(&settings.clients), limits, started, entropy));
         let closed = AtomicBool::new(false);
-        let gate = Arc::new(SharedGate { gate, legacy_tags, changed: Notify::new(), closed });
+        let (changed, told) = (Notify::new(), Mutex::default());
+        let gate = Arc::new(SharedGate { gate, legacy_tags, changed, closed, told });
         open.push(Entry { tag: Arc::clone(tag), settings: settings.clone(), gate: Arc::clone(&gate) });
         if settings.allocate.is_none() {
             shard.shared.users.put(tag, Arc::clone(&gate) as Arc<dyn UserTable>);

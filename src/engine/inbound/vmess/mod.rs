@@ -22,11 +22,10 @@ use super::super::Shard;
 use super::super::gates::SharedGate;
 use super::listener::{self, Listening, Serve};
 use crate::config::{Inbound, VmessInbound};
-use crate::time::Moment;
 use crate::vmess::command::SwitchAccount;
 use drain::Drains;
 pub(crate) use limits::Limits;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -67,8 +66,6 @@ pub(super) struct Server {
     drains: Drains,
     /// The UDP sources that have names.
     sources: xudp::Sources,
-    /// When each limit was last told.
-    told: [Cell<Option<Moment>>; 5],
 }
 
 /// A limit of the server's.
@@ -105,7 +102,6 @@ impl Server {
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             drains: Drains::default(),
             sources: xudp::Sources::default(),
-            told: Default::default(),
         })
     }
 
@@ -126,12 +122,9 @@ impl Server {
 
     /// Tells the host that a limit has been reached, unless it was told lately.
     fn tell(&self, limit: Limit) {
-        let now = self.shard.clock.now();
-        let Some(told) = self.told.get(limit as usize) else { return };
-        if told.get().is_some_and(|told| now.since(told) < TELL_EVERY) {
+        if !self.gate.is_news(limit as usize, self.shard.clock.now(), TELL_EVERY) {
             return;
         }
-        told.set(Some(now));
         let what = format!("{} at [{}]", limit.text(), self.tag);
         self.shard.shared.emit(crate::Event::ResourceLimit { what });
     }
