@@ -79,6 +79,8 @@ fn a_source_has_so_many_connections_and_no_more() {
     let server = server(port, r#"{"connectionsPerSource": 2}"#);
     let silent: Vec<TcpStream> =
         (0..2).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("it listens")).collect();
+    // Shards accept side by side: both places must be taken before somebody asks for a third.
+    thread::sleep(Duration::from_millis(500));
     let seen = probe(port, &[], &[], false);
     assert_eq!((seen.bytes, seen.reset), (0, false), "{seen:?}");
     assert!(seen.after < Duration::from_secs(1), "at once: {seen:?}");
