@@ -77,12 +77,12 @@ async fn exchange(shard: &Shard, stream: &mut dyn Stream) -> Result<(), StreamEr
     query.append(&QUERY);
     stream.send(query)?;
     poll_fn(|cx| {
-        if let Poll::Ready(Err(error)) = stream.poll_flush(cx) {
-            return Poll::Ready(Err(error));
-        }
-        match stream.poll_recv(cx, 4096) {
+        let flushed = stream.poll_flush(cx);
+        // What is received tells better how it stands than what could not be sent.
+        match (stream.poll_recv(cx, 4096), flushed) {
             _ if stream.answered() => Poll::Ready(Ok(())),
-            received => received.map_ok(|_| ()),
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            (received, _) => received.map_ok(|_| ()),
         }
     })
     .await

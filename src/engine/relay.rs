@@ -2,8 +2,9 @@
 //!
 //! A direction drains in batches until nothing is at hand, flushes once a batch, and yields after a budget so that no
 //! flow starves the others. Ends pass on one by one (half-close); a failure aborts both sides, so that neither app nor
-//! server can take a cut stream for a whole one. All deadlines share one timer, armed for the nearest of them and moved
-//! only when it fires or a nearer one comes up: an idle connection wakes nobody.
+//! server can take a cut stream for a whole one. But what the server said before it failed reaches the app first: one that
+//! answers early and closes while the app still sends resets the carrier behind its answer. All deadlines share one timer,
+//! armed for the nearest of them and moved only when it fires or a nearer one comes up: an idle connection wakes nobody.
 //!
 //! The timer stands still while the device sleeps. Deadlines do not: whatever wakes a relay first after a sleep, a packet
 //! or the host's `wake`, finds them passed.
@@ -23,6 +24,8 @@ pub(crate) const HEADER_ALONE: Duration = Duration::from_millis(50);
 const SILENT: Duration = Duration::from_secs(10);
 /// A flow that ends sooner than this after its first data, unanswered, says nothing about the server.
 const TOO_SHORT: Duration = Duration::from_secs(1);
+/// How long the app has to take what a server said before it failed.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// Less sleep than this is what reading two clocks one after the other looks like.
 const NAP: Duration = Duration::from_millis(500);
 
@@ -129,6 +132,8 @@ enum Phase {
     Ending,
     /// The end has been passed on.
     Done,
+    /// The outbound has failed: nothing more moves.
+    Broken,
 }
 
 /// One direction.
@@ -217,6 +222,8 @@ struct Relay {
     /// Whether payload or the header alone has gone up.
     greeted: bool,
     answer: Answer,
+    /// How the outbound failed, while what came before that is on its way to the app.
+    failure: Option<Box<StreamError>>,
 }
 
 impl Relay {
@@ -233,6 +240,7 @@ impl Relay {
             slept,
             greeted: false,
             answer: Answer::NotDue,
+            failure: None,
         }
     }
 
@@ -252,8 +260,13 @@ impl Relay {
         }
         loop {
             let before = (self.up.phase, self.down.phase);
-            self.pump_up(cx, meter)?;
-            self.pump_down(cx, meter)?;
+            let up = self.pump_up(cx, meter);
+            self.outlive(up, false)?;
+            let down = self.pump_down(cx, meter);
+            self.outlive(down, true)?;
+            if let Some(failure) = self.poll_last_words(cx) {
+                return Poll::Ready(Err(failure));
+            }
             let after = (self.up.phase, self.down.phase);
             if after == (Phase::Done, Phase::Done) {
                 return Poll::Ready(Ok(()));
@@ -266,6 +279,26 @@ impl Relay {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Goes on when the outbound has failed, for the app to have what came before. `down`: in its downlink.
+    fn outlive(&mut self, result: Result<(), RelayError>, down: bool) -> Result<(), RelayError> {
+        let Err(RelayError::Stream { side: Side::Remote, error }) = result else { return result };
+        self.failure = Some(Box::new(error));
+        self.up = Direction { phase: Phase::Broken, unflushed: false };
+        if down {
+            self.down.phase = Phase::Broken;
+        }
+        self.last_moved = Instant::now();
+        Ok(())
+    }
+
+    /// The outbound's failure, once the app has all that came before.
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Option<RelayError> {
+        let error = self.failure.as_deref()?;
+        let is_over = matches!(self.down.phase, Phase::Done | Phase::Broken);
+        (is_over && self.local.poll_drained(cx).is_ready())
+            .then(|| RelayError::Stream { side: Side::Remote, error: error.clone() })
     }
 
     fn pump_up(&mut self, cx: &mut Context<'_>, meter: &dyn Meter) -> Result<(), RelayError> {
@@ -310,6 +343,7 @@ impl Relay {
     /// The limit on silence in the present phase, and its name.
     fn idle_limit(&self) -> (Duration, &'static str) {
         match (self.up.phase, self.down.phase) {
+            (Phase::Broken, _) => (LAST_WORDS, "the rest of the answer"),
             (Phase::Done, _) => (self.terms.downlink_only, "downlinkOnly"),
             (_, Phase::Done) => (self.terms.uplink_only, "uplinkOnly"),
             _ => (self.terms.conn_idle, "connIdle"),
@@ -331,7 +365,11 @@ impl Relay {
     /// What ends the relay if nothing has moved for too long.
     fn overdue(&self, now: Instant) -> Option<RelayError> {
         let (limit, name) = self.idle_limit();
-        (now >= self.last_moved + limit).then_some(RelayError::Idle(name))
+        let over = || match self.failure.as_deref() {
+            Some(error) => RelayError::Stream { side: Side::Remote, error: error.clone() },
+            None => RelayError::Idle(name),
+        };
+        (now >= self.last_moved + limit).then(over)
     }
 
     /// The nearest deadline.
@@ -404,9 +442,10 @@ impl Relay {
             return;
         }
         let idle = matches!(result, Err(RelayError::Idle(_)));
+        let outlived = self.failure.is_some() && !matches!(result, Err(RelayError::Closed));
         let (up_done, down_done) = (self.up.phase == Phase::Done, self.down.phase == Phase::Done);
         // An end that was passed on may still be on its way in the kernel: an abort would cut it off.
-        if !(idle && down_done) {
+        if !((idle || outlived) && down_done) {
             self.local.abort();
         }
         if !(idle && (up_done || down_done)) {

@@ -27,6 +27,8 @@ pub(crate) struct Plain<C> {
     appetite: usize,
     turn: Turn,
     ended: bool,
+    /// Why nothing can be sent any more.
+    severed: Option<StreamError>,
 }
 
 impl<C: Carrier> Plain<C> {
@@ -40,6 +42,7 @@ impl<C: Carrier> Plain<C> {
             appetite: APPETITE.0,
             turn: Turn::default(),
             ended: false,
+            severed: None,
         }
     }
 
@@ -89,6 +92,10 @@ impl<C: Carrier> Stream for Plain<C> {
         let count = asked.iter().take_while(|len| **len > 0).count();
         let mut left = ready!(self.carrier.poll_read_vectored(cx, &mut slices[..count]))?;
         if left == 0 {
+            // Whoever writes takes the socket's error away: what is read then looks like a proper end.
+            if let Some(error) = self.severed.clone().filter(|error| *error != StreamError::Unread) {
+                return Poll::Ready(Err(error));
+            }
             self.ended = true;
             return Poll::Ready(Ok(None));
         }
@@ -126,11 +133,19 @@ impl<C: Carrier> Stream for Plain<C> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        let result = self.queue.poll_write(cx, &mut self.carrier, &mut Vec::new());
-        if result.is_pending() {
-            self.queue.compact(&self.pool);
+        if let Some(error) = &self.severed {
+            return Poll::Ready(Err(error.clone()));
         }
-        result.map_err(StreamError::from)
+        let result = self.queue.poll_write(cx, &mut self.carrier, &mut Vec::new()).map_err(StreamError::from);
+        match &result {
+            Poll::Pending => self.queue.compact(&self.pool),
+            Poll::Ready(Err(error)) => {
+                self.queue.clear();
+                self.severed = Some(error.clone());
+            }
+            Poll::Ready(Ok(())) => {}
+        }
+        result
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {

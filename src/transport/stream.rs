@@ -15,6 +15,9 @@ pub(crate) enum StreamError {
     /// The peer reset the connection, or the app behind the tun did.
     #[error("connection reset by the peer")]
     Reset,
+    /// The peer ended its direction properly, and then refused what we went on to send.
+    #[error("the peer has ended and takes no more")]
+    Unread,
     /// The carrier closed before a valid response header.
     #[error("the server closed before it answered")]
     Rejected,
@@ -41,9 +44,9 @@ pub(crate) enum StreamError {
 impl From<io::Error> for StreamError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
-                Self::Reset
-            }
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
+            // Linux says this, and not that the connection was reset, when the peer's FIN had come before its RST.
+            io::ErrorKind::BrokenPipe => Self::Unread,
             io::ErrorKind::UnexpectedEof => Self::Truncated,
             io::ErrorKind::TimedOut => Self::Timeout("unacknowledged data"),
             kind => Self::Io(kind),
@@ -53,7 +56,9 @@ impl From<io::Error> for StreamError {
 
 /// One end of a relayed connection: payload in and out, in pooled buffers, half-closable.
 ///
-/// The methods are polled from one task. After an error every method may return it again.
+/// The methods are polled from one task. After an error every method may return it again. But a peer that takes no more
+/// ([`StreamError::Reset`] and [`StreamError::Unread`] where we send) may have answered before: that is still received,
+/// and the end of it is `None` only if it is known to be the proper one.
 pub(crate) trait Stream {
     /// The next piece of payload; `None` when the peer has ended its direction (and ever after).
     ///
@@ -87,6 +92,11 @@ pub(crate) trait Stream {
 
     /// Ends our direction after everything queued, as the protocol does it (terminating chunk, FIN).
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>>;
+
+    /// Waits until an abort would not cut off what was sent, as far as that can be told.
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_flush(cx).map(drop)
+    }
 
     /// Makes dropping this stream visible to the peer as an abort, never as a proper end.
     fn abort(&mut self);

@@ -191,4 +191,46 @@ mod tests {
         let error = poll_fn(|cx| ours.poll_recv(cx, 100)).await.expect_err("reset");
         assert_eq!(error, StreamError::Reset);
     }
+
+    #[tokio::test]
+    async fn what_the_peer_said_before_it_took_no_more_is_still_received() {
+        for ended in [false, true] {
+            let (mut ours, mut theirs, pool) = pair().await;
+            ours.send(pool.copy(&[1; 4000]).expect("memory")).expect("sent");
+            poll_fn(|cx| ours.poll_flush(cx)).await.expect("flushed");
+            theirs.readable().await.expect("there is something unread");
+            theirs.write_all(&[7; 100_000]).await.expect("written");
+            if ended {
+                theirs.shutdown().await.expect("ended");
+            }
+            // What is unread makes this a reset.
+            drop(theirs);
+            let refused = loop {
+                poll_fn(|cx| ours.poll_ready(cx)).await.expect("room");
+                ours.send(pool.copy(&[1; 4000]).expect("memory")).expect("sent");
+                if let Err(error) = poll_fn(|cx| ours.poll_flush(cx)).await {
+                    break error;
+                }
+            };
+            let mut received = 0;
+            let end = loop {
+                match poll_fn(|cx| ours.poll_recv(cx, 16_305)).await {
+                    Ok(Some(piece)) => received += piece.len(),
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+            };
+            assert_eq!(received, 100_000, "{refused}");
+            // Only Linux keeps a FIN that came before the reset apart.
+            let whole = ended && cfg!(target_os = "linux");
+            assert_eq!(
+                (refused, end),
+                if whole {
+                    (StreamError::Unread, None)
+                } else {
+                    (StreamError::Reset, Some(StreamError::Reset))
+                }
+            );
+        }
+    }
 }

@@ -196,6 +196,78 @@ async fn a_failure_aborts_both_sides_and_passes_no_end_on() {
     }
 }
 
+/// A server that answers early and takes no more, because of `how`, while the app sends.
+async fn answered_early(bench: &Bench, how: io::ErrorKind, answer: &[u8]) {
+    bench.app.borrow_mut().write_room = 0;
+    settle().await;
+    bench.server.borrow_mut().write_error = Some(how);
+    bench.app.borrow_mut().feed(&[1; 100_000]);
+    bench.server.borrow_mut().feed(answer);
+    bench.server.borrow_mut().end(Ok(()));
+    settle().await;
+    assert!(!bench.app.borrow().aborted, "what came is still on its way");
+    bench.app.borrow_mut().open_writes(usize::MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_answer_reaches_the_app_before_the_failure_that_follows_it() {
+    for (how, whole) in [(io::ErrorKind::BrokenPipe, true), (io::ErrorKind::ConnectionReset, false)] {
+        run(async {
+            let bench = plain(terms());
+            answered_early(&bench, how, &[7; 90_000]).await;
+            let (app, server) = (bench.app.clone(), bench.server.clone());
+            let (result, _) = bench.ended().await;
+            assert!(matches!(result, Err(RelayError::Stream { side: Side::Remote, .. })), "{result:?}");
+            assert_eq!(app.borrow().written, [7; 90_000]);
+            // Only an answer that is known to be whole ends properly.
+            assert_eq!((app.borrow().closed, app.borrow().aborted), (whole, !whole), "{how}");
+            assert!(server.borrow().aborted);
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_sealed_answer_is_whole_when_its_end_says_so() {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    for (how, terminated, whole) in
+        [(BrokenPipe, false, true), (ConnectionReset, true, true), (ConnectionReset, false, false)]
+    {
+        run(async {
+            let bench = sealed(terms());
+            bench.app.borrow_mut().feed(b"question");
+            settle().await;
+            let mut server = Server::accept(&bench.server.borrow().written);
+            let mut wire = server.answer();
+            wire.extend(server.seal(b"too much"));
+            if terminated {
+                wire.extend(server.finish());
+            }
+            answered_early(&bench, how, &wire).await;
+            let app = bench.app.clone();
+            assert!(bench.ended().await.0.is_err());
+            assert_eq!(app.borrow().written, b"too much");
+            assert_eq!((app.borrow().closed, app.borrow().aborted), (whole, !whole), "{how} {terminated}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_does_not_take_the_last_words_is_not_waited_for_for_ever() {
+    run(async {
+        let bench = plain(terms());
+        answered_early(&bench, io::ErrorKind::ConnectionReset, &[7; 1000]).await;
+        bench.app.borrow_mut().write_room = 0;
+        let app = bench.app.clone();
+        let (result, took) = bench.ended().await;
+        let error = StreamError::Reset;
+        assert_eq!(result, Err(RelayError::Stream { side: Side::Remote, error }));
+        assert!(app.borrow().aborted && took == LAST_WORDS, "{took:?}");
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn silence_ends_it_exactly_after_the_limit_of_its_phase() {
     run(async {

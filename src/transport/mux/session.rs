@@ -156,6 +156,14 @@ impl Stream for Session {
         Poll::Ready(Ok(()))
     }
 
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.port.outgoing.get() == 0 || self.port.ended().is_some() {
+            return Poll::Ready(());
+        }
+        self.port.watch_writer(cx);
+        Poll::Pending
+    }
+
     fn abort(&mut self) {
         self.port.aborted.set(true);
         self.close(true);

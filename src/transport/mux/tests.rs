@@ -401,3 +401,25 @@ fn garbage_ends_the_carrier_and_unknown_sessions_are_refused() {
         assert!(matches!(end, Poll::Ready(Err(StreamError::Reset))));
     });
 }
+
+#[test]
+fn what_has_drained_is_not_cut_off_by_an_abort() {
+    run_test(async {
+        let pair = Pair::new(1);
+        let mut ours = pair.open().expect("room");
+        send(&mut ours, pair.buffer(b"question")).await.expect("sent");
+        let mut theirs = pair.accept().await.session;
+        send(&mut theirs, pair.buffer(&[7; 50_000])).await.expect("sent");
+        assert!(poll_fn(|cx| Poll::Ready(theirs.poll_drained(cx))).await.is_pending());
+        poll_fn(|cx| theirs.poll_drained(cx)).await;
+        theirs.abort();
+        let mut got = 0;
+        let end = loop {
+            match recv(&mut ours).await {
+                Ok(Some(piece)) => got += piece.len(),
+                end => break end.map(|_| ()),
+            }
+        };
+        assert!(got == 50_000 && end.is_err(), "{got} {end:?}");
+    });
+}

@@ -40,6 +40,10 @@ pub(crate) struct Sealed<C> {
     /// Whether no payload has come since the last of ours.
     unreplied: bool,
     answered: bool,
+    /// Whether an answer is still received from a carrier that takes no more.
+    drains: bool,
+    /// Why nothing can be sent any more, when that is all.
+    severed: Option<StreamError>,
 }
 
 impl<C: Carrier> Sealed<C> {
@@ -53,17 +57,25 @@ impl<C: Carrier> Sealed<C> {
     ) -> Self {
         let Connection { header, uplink, downlink } = connection;
         let core = Core::new(carrier, shard, header, uplink, downlink, cut);
-        Self { core, witness, closing: Closing::Open, unreplied: true, answered: false }
+        Self {
+            core,
+            witness,
+            closing: Closing::Open,
+            unreplied: true,
+            answered: false,
+            drains: cut == Cut::Stream,
+            severed: None,
+        }
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.core.check()?;
+        self.check_sending()?;
         let result = ready!(self.core.poll_finish(cx));
         if result.is_ok() {
             self.closing.begin(self.unreplied);
             self.close_carrier(cx, false);
         }
-        Poll::Ready(result.map_err(|error| self.fail(error)))
+        Poll::Ready(result.map_err(|error| self.fail_sending(error)))
     }
 
     /// Ends the carrier's direction when that is due. `moved`: payload has just come.
@@ -75,12 +87,14 @@ impl<C: Carrier> Sealed<C> {
     }
 
     /// Judges the end of a stream: without the terminating chunk of a server that sends them it was cut between two
-    /// records.
+    /// records. So it was, perhaps, by the reset that a write has found.
     fn check_terminator(&mut self) -> Result<(), StreamError> {
         if self.core.opening.is_terminated() {
             self.witness.terminated();
         } else if self.core.opening.lacks_terminator() && self.witness.terminates() {
             return Err(self.fail(StreamError::Truncated));
+        } else if let Some(error) = self.severed.clone().filter(|error| *error != StreamError::Unread) {
+            return Err(self.fail(error));
         }
         Ok(())
     }
@@ -117,15 +131,30 @@ impl<C: Carrier> End for Sealed<C> {
     /// Remembers how the flow failed. Whatever closes the carrier before the server has proved itself is a rejection: a
     /// server that does not know us reads on for a while and then closes, which is a reset when bytes were left unread.
     fn fail(&mut self, error: StreamError) -> StreamError {
-        let closed = matches!(error, StreamError::Reset | StreamError::Truncated | StreamError::Rejected);
-        let error = if closed && !self.answered { StreamError::Rejected } else { error };
-        if error == StreamError::Rejected {
+        use StreamError::{Rejected, Reset, Truncated, Unread};
+        let closed = matches!(error, Reset | Unread | Truncated | Rejected);
+        let error = if closed && !self.answered { Rejected } else { error };
+        if error == Rejected {
             self.witness.rejected();
         }
         if self.answered && is_silence(&error) {
             self.witness.lost();
         }
         self.core.fail(error)
+    }
+
+    fn check_sending(&self) -> Result<(), StreamError> {
+        self.core.check()?;
+        self.severed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Remembers why nothing can be sent any more. A stream's answer may have come before.
+    fn fail_sending(&mut self, error: StreamError) -> StreamError {
+        if !self.drains || !matches!(error, StreamError::Reset | StreamError::Unread) {
+            return self.fail(error);
+        }
+        self.core.sealing.clear();
+        self.severed.insert(error).clone()
     }
 }
 
@@ -169,7 +198,7 @@ impl<C: Carrier> Stream for SealedStream<C> {
     }
 
     fn send(&mut self, data: Buffer) -> Result<(), StreamError> {
-        self.0.core.check()?;
+        self.0.check_sending()?;
         self.0.unreplied = true;
         self.0.core.sealing.queue(data);
         Ok(())

@@ -121,16 +121,26 @@ pub(crate) trait End {
         self.core_mut().fail(error)
     }
 
+    /// Whether anything can be sent.
+    fn check_sending(&self) -> Result<(), StreamError> {
+        self.core().check()
+    }
+
+    /// Remembers why nothing can be sent any more, which is the end of the connection unless this end knows better.
+    fn fail_sending(&mut self, error: StreamError) -> StreamError {
+        self.fail(error)
+    }
+
     /// Seals what is queued and writes it, the header before it.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.core().check()?;
+        self.check_sending()?;
         let result = ready!(self.core_mut().poll_flush(cx));
-        Poll::Ready(result.map_err(|error| self.fail(error)))
+        Poll::Ready(result.map_err(|error| self.fail_sending(error)))
     }
 
     /// Waits until more can be queued.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.core().check()?;
+        self.check_sending()?;
         if self.core().is_busy() && self.poll_flush(cx)?.is_pending() && self.core().is_busy() {
             return Poll::Pending;
         }

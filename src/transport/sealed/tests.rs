@@ -453,8 +453,38 @@ async fn a_write_that_fails_before_the_answer_is_a_rejection() {
     let mut bench = bench(Security::Aes128Gcm);
     bench.send(b"data");
     bench.script.borrow_mut().write_error = Some(io::ErrorKind::BrokenPipe);
-    let flushed = bench.stream.poll_flush(&mut noop_context());
-    assert_eq!((flushed, bench.told.rejected.get()), (Poll::Ready(Err(StreamError::Rejected)), 1));
+    bench.script.borrow_mut().end(Ok(()));
+    assert!(matches!(bench.stream.poll_flush(&mut noop_context()), Poll::Ready(Err(_))));
+    assert_eq!(bench.receive().0, Poll::Ready(Err(StreamError::Rejected)));
+    assert_eq!(bench.told.rejected.get(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_is_received_from_a_carrier_that_takes_no_more() {
+    for (terminated, how, end) in [
+        (false, io::ErrorKind::BrokenPipe, Ok(())),
+        (false, io::ErrorKind::ConnectionReset, Err(StreamError::Reset)),
+        (true, io::ErrorKind::ConnectionReset, Ok(())),
+    ] {
+        let mut bench = bench(Security::Aes128Gcm);
+        bench.send(b"data");
+        bench.flush();
+        let mut server = bench.server();
+        let mut wire = server.answer();
+        wire.extend(server.seal(b"early"));
+        if terminated {
+            wire.extend(server.finish());
+        }
+        bench.send(b"more");
+        bench.script.borrow_mut().write_error = Some(how);
+        assert!(matches!(bench.stream.poll_flush(&mut noop_context()), Poll::Ready(Err(_))));
+        bench.script.borrow_mut().feed(&wire);
+        bench.script.borrow_mut().end(Ok(()));
+        let (last, pieces) = bench.receive();
+        assert_eq!((concat(&pieces), last), (b"early".to_vec(), Poll::Ready(end)), "{how} {terminated}");
+        assert_eq!(bench.told.rejected.get(), 0);
+        assert!(bench.stream.send(Buffer::empty()).is_err());
+    }
 }
 
 #[tokio::test]

@@ -61,6 +61,10 @@ impl<S: Stream> Stream for Early<S> {
         self.stream.poll_finish(cx)
     }
 
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_drained(cx)
+    }
+
     fn abort(&mut self) {
         self.early = Buffer::empty();
         self.stream.abort();

@@ -119,6 +119,12 @@ impl Stream for TunStream {
         Poll::Ready(Ok(()))
     }
 
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.inner.slots.borrow_mut().wait(self.flow, cx);
+        let gone = self.inner.is_closed() || self.input == Input::Reset;
+        if gone || self.inner.stack.borrow().all_acked(self.flow) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     fn abort(&mut self) {
         if self.input != Input::Reset {
             self.input = Input::Reset;
