@@ -25,6 +25,8 @@ pub const TAILROOM: usize = 80;
 pub enum Class {
     /// Room for 4096 bytes of data: first records, datagrams, what a quiet flow holds.
     Small,
+    /// Room for one segment at an MTU of 9000, or a record of 8 KiB as some servers make them.
+    Medium,
     /// Room for one full record: 16,305 bytes of data and a little more.
     Record,
     /// Room for the largest record on the wire (65,553 bytes), or many small ones: what sockets are read into.
@@ -32,7 +34,18 @@ pub enum Class {
 }
 
 impl Class {
-    const ALL: [Self; 3] = [Self::Small, Self::Record, Self::Large];
+    const ALL: [Self; 4] = [Self::Small, Self::Medium, Self::Record, Self::Large];
+
+    /// The smallest class whose buffers take `bytes`; the largest one if none does.
+    pub const fn for_len(bytes: usize) -> Self {
+        let [small, medium, record, large] = Self::ALL;
+        match bytes {
+            _ if bytes <= small.capacity() => small,
+            _ if bytes <= medium.capacity() => medium,
+            _ if bytes <= record.capacity() => record,
+            _ => large,
+        }
+    }
 
     /// Bytes of data that a fresh buffer of this class takes between headroom and tailroom.
     pub const fn capacity(self) -> usize {
@@ -43,6 +56,7 @@ impl Class {
     pub const fn slab_len(self) -> usize {
         match self {
             Self::Small => 4096 + HEADROOM + TAILROOM,
+            Self::Medium => 9_216 + HEADROOM + TAILROOM,
             Self::Record => 16_384 + HEADROOM + TAILROOM,
             Self::Large => 65_536 + 64 + HEADROOM + TAILROOM,
         }
@@ -52,7 +66,7 @@ impl Class {
     const fn kept(self) -> usize {
         match self {
             Self::Small => 32,
-            Self::Record => 16,
+            Self::Medium | Self::Record => 16,
             Self::Large => 4,
         }
     }
@@ -72,7 +86,7 @@ struct State {
     used: usize,
     /// The same as `used`, for other threads to read.
     gauge: Arc<AtomicU64>,
-    free: [Vec<Rc<Slab>>; 3],
+    free: [Vec<Rc<Slab>>; 4],
     queue: Queue,
 }
 
@@ -98,7 +112,7 @@ impl State {
 /// room is kept for them until they take it or give their turn up, so that no two are woken for the same.
 #[derive(Default)]
 struct Queue {
-    waiting: [BTreeMap<u64, Waker>; 3],
+    waiting: [BTreeMap<u64, Waker>; 4],
     last: u64,
     promised: usize,
 }
@@ -165,7 +179,7 @@ impl Pool {
 
     /// Makes a pool that keeps [`Pool::used`] in `gauge` too, where other threads can read it.
     pub fn with_gauge(limit: usize, gauge: Arc<AtomicU64>) -> Self {
-        let free = [Vec::new(), Vec::new(), Vec::new()];
+        let free = [const { Vec::new() }; 4];
         Self { state: Rc::new(RefCell::new(State { limit, used: 0, gauge, free, queue: Queue::default() })) }
     }
 
@@ -546,7 +560,7 @@ mod tests {
         let (slab, range) = buffer.parts_mut().expect("unique");
         assert_eq!((slab.len() - range.end, range.start), (TAILROOM, HEADROOM));
         assert!(pool.copy(&[1; 70_000]).is_none(), "no class takes it");
-        assert_eq!(pool.copy(&[1; 5000]).expect("room").held(), Class::Record.slab_len());
+        assert_eq!(pool.copy(&[1; 5000]).expect("room").held(), Class::Medium.slab_len());
     }
 
     #[test]

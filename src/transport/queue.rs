@@ -186,7 +186,7 @@ fn fullness(pool: &Pool) -> Fullness {
 
 /// The smallest class whose buffers take `bytes`; the largest one if none does.
 pub(super) fn class_for(bytes: usize) -> Class {
-    [Class::Small, Class::Record].into_iter().find(|class| class.capacity() >= bytes).unwrap_or(Class::Large)
+    Class::for_len(bytes)
 }
 
 #[cfg(test)]
@@ -249,8 +249,8 @@ mod tests {
         assert_eq!((affordable(&pool), allowance(&pool)), (Class::Small, 4 * 1024));
         drop((held, more));
         assert_eq!(
-            (class_for(0), class_for(4097), class_for(65_553)),
-            (Class::Small, Class::Record, Class::Large)
+            (class_for(0), class_for(4097), class_for(9217), class_for(65_553)),
+            (Class::Small, Class::Medium, Class::Record, Class::Large)
         );
     }
 }
