@@ -23,7 +23,8 @@ fn syn_ack_repeats_what_was_offered_and_names_the_mtu() {
         bench.stack.accept(flow);
         let answer = bench.drain().remove(0);
         assert_eq!((answer.mss, answer.scale, answer.sack_permitted), (Some(mss), Some(4), true));
-        assert_eq!((answer.ack, answer.window, answer.src, answer.dst), (Some(78), 65_535, 443, 50_000));
+        let window = mss.saturating_mul(10);
+        assert_eq!((answer.ack, answer.window, answer.src, answer.dst), (Some(78), window, 443, 50_000));
 
         let flow = bench.open(&syn(50_001, 77));
         bench.stack.accept(flow);

@@ -271,6 +271,42 @@ fn beside_a_thousand_apps_that_take_nothing_a_new_one_gets_its_window_full() {
 }
 
 #[test]
+fn a_thousand_uploads_that_stall_are_promised_no_more_than_they_may_hold() {
+    for mtu in [1500, 9000, 16_000] {
+        let mut bench = Bench::with(Config::new(mtu), 32 << 20);
+        for port in 10_000..11_000 {
+            let mut peer = bench.establish_with(&scaled(port));
+            // The app sends all that it may, in full segments, and the owner takes nothing.
+            let mut left = 4096.min(mtu - 40);
+            while left > 0 {
+                let segment = peer.data(&vec![7; left.min(mtu - 40)]);
+                let answers = bench.ask(&segment);
+                let kept = answers.first().filter(|answer| answer.ack == Some(peer.seq));
+                left = kept.map_or(0, |answer| usize::from(answer.window) << 4);
+            }
+            bench.events();
+        }
+        assert!(bench.pool.is_tight() && !bench.pool.is_nearly_full(), "{:?} at {mtu}", bench.pool);
+        let dropped = bench.stack.counters().dropped_memory;
+        assert!(dropped < 40, "{dropped} segments were dropped at {mtu}, to be sent again");
+        // One whose data is taken goes on with a segment or a slab at a time.
+        let mut peer = bench.establish_with(&scaled(50_000));
+        let mut window = 4096.min(mtu - 40);
+        for _ in 0..100 {
+            bench.give(&peer.data(&vec![1; window]));
+            assert_eq!(bench.take(peer.flow).0.len(), window);
+            window = usize::from(bench.drain()[0].window) << 4;
+            assert!(window >= 4096, "{window}");
+            window = window.min(mtu - 40);
+        }
+    }
+}
+
+fn scaled(port: u16) -> Seg {
+    Seg { scale: Some(7), ..wire::syn(port, 1000) }
+}
+
+#[test]
 fn what_came_out_of_order_gives_way_to_what_it_waits_for() {
     let mut bench = Bench::with(Config::new(1500), 300_000);
     let mut peer = bench.establish(50_000);

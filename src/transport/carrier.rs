@@ -34,6 +34,12 @@ pub(crate) trait Carrier {
         }
     }
 
+    /// Waits until a write of a few kilobytes would be taken whole, for a stream that has no memory to spare for what
+    /// would be left of it. A carrier that cannot tell is ready.
+    fn poll_write_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
     /// Writes a prefix of `slices`, taken together, and returns its length (never 0 for a non-empty input).
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 

@@ -120,6 +120,9 @@ impl<C: Carrier> Stream for Plain<C> {
         if self.is_busy() && self.poll_flush(cx)?.is_pending() && self.is_busy() {
             return Poll::Pending;
         }
+        if self.pool.is_tight() {
+            ready!(self.carrier.poll_write_ready(cx))?;
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -65,6 +65,17 @@ impl Carrier for TcpCarrier {
         }
     }
 
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            // What the runtime knows is as old as the last write that was not taken.
+            match self.stream.try_io(Interest::WRITABLE, || ask_writable(&self.stream)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
@@ -99,6 +110,14 @@ pub(crate) async fn reset(stream: &TcpStream) {
         // The runtime is ending, and the task with it.
         pending::<()>().await;
     }
+}
+
+/// Asks the system whether a socket takes more; `WouldBlock` if it does not.
+fn ask_writable(stream: &TcpStream) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut asked = [PollFd::new(stream, PollFlags::OUT)];
+    let ready = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    if ready == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
 }
 
 /// Writes to a socket. Not by `writev`: that raises SIGPIPE when the peer is gone, which ends a host that leaves the

@@ -144,6 +144,10 @@ pub(crate) trait End {
         if self.core().is_busy() && self.poll_flush(cx)?.is_pending() && self.core().is_busy() {
             return Poll::Pending;
         }
+        if self.core().shard.pool.is_tight() {
+            let ready = ready!(self.core_mut().carrier.poll_write_ready(cx));
+            ready.map_err(|error| self.fail_sending(error.into()))?;
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -91,11 +91,12 @@ pub(crate) enum End {
 
 impl Flow {
     /// The flow that `syn` opens.
-    pub(crate) fn new(id: FlowId, key: Key, syn: &Segment<'_>, iss: Seq) -> Self {
+    pub(crate) fn new(id: FlowId, key: Key, syn: &Segment<'_>, iss: Seq, env: &Env) -> Self {
         let default_mss = if key.is_v6() { 1220 } else { 536 };
         let mss = syn.options.mss.unwrap_or(default_mss).max(LEAST_MSS);
+        let own_mss = u32::from(env.own_mss(key.is_v6()));
         let mut sender = Sender::new(iss + 1, mss);
-        let mut receiver = Receiver::new(syn.seq + 1);
+        let mut receiver = Receiver::new(syn.seq + 1, own_mss, &env.pool);
         sender.scale = syn.options.scale.unwrap_or(0);
         receiver.scaled = syn.options.scale.is_some();
         sender.sack = syn.options.sack_permitted;

@@ -505,7 +505,7 @@ impl Tcp {
         {
             iss = above + 128_000;
         }
-        let id = self.slots.insert(|id| Flow::new(id, key, syn, iss));
+        let id = self.slots.insert(|id| Flow::new(id, key, syn, iss, &self.env));
         self.index.insert(key.hash(self.seed), Owner::Flow(id.slot));
         self.half_open += 1;
         self.opened.push_back(id);

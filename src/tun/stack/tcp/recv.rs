@@ -4,13 +4,16 @@ use super::Env;
 use super::segment::SackBlocks;
 use super::seq::Seq;
 use super::shelf::Shelf;
-use crate::buffer::{Buffer, Class, Pool};
+use crate::buffer::{Buffer, Class, HEADROOM, Pool, TAILROOM};
 use crate::time::Moment;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The window of a flow that has not moved data yet. More memory is promised than there is: see [`Lender`].
-pub(crate) const INITIAL_WINDOW: u32 = 65_535;
+/// The window of a flow that has moved no data lately, as far as memory allows.
+const FIRST_LIMIT: u32 = 65_535;
+/// The full segments that a flow may send at first: as many as Linux and Apple's systems do. More memory is promised than
+/// there is: see [`Lender`].
+const FIRST_SEGMENTS: u32 = 10;
 /// The largest window: with the slack of its slabs it stays below what one stalled flow may hold, 1 MiB.
 pub(crate) const MAX_WINDOW: u32 = 768 * 1024;
 /// The largest window in full segments, for all flows that upload together: the device's queue takes 500 packets, and
@@ -20,7 +23,8 @@ const MAX_PACKETS: u32 = 400;
 const MAX_HELD: usize = 1 << 20;
 /// How much of a window may be due to rounding: one part in this.
 const ROUNDING: u32 = 32;
-/// The window that stays, however full the pool is.
+/// The window that stays, however full the pool is: one slab of memory, which a flow gets even if it is stalled. Nothing
+/// that comes is dropped then, to be sent again a timeout later.
 const LEAST_WINDOW: u32 = 4096;
 /// Our window scale: 65,535 << 4 is the next above [`MAX_WINDOW`].
 pub(crate) const SCALE: u8 = 4;
@@ -44,6 +48,9 @@ pub(crate) struct Receiver {
     granted: Seq,
     /// How much may be buffered at the moment.
     limit: u32,
+    /// Whether the peer has seen a larger window than the least: then it fills whole segments, and waits for its probe
+    /// timer when the window is smaller than one.
+    wide: bool,
     /// Bytes that the owner has taken since `limit` was last judged.
     taken: u32,
     /// Bytes received since the flow was last idle, up to [`MOVING`].
@@ -108,12 +115,15 @@ pub(crate) struct Stored {
 
 impl Receiver {
     /// A receiver for a flow whose first byte has the sequence number `next`.
-    pub(crate) fn new(next: Seq) -> Self {
+    pub(crate) fn new(next: Seq, mss: u32, pool: &Pool) -> Self {
+        let window = if pool.is_tight() { LEAST_WINDOW } else { FIRST_SEGMENTS.saturating_mul(mss) };
+        let window = window.min(FIRST_LIMIT);
         Self {
             next,
-            edge: next + INITIAL_WINDOW,
-            granted: next + INITIAL_WINDOW,
-            limit: INITIAL_WINDOW,
+            edge: next + window,
+            granted: next + window,
+            limit: FIRST_LIMIT,
+            wide: window > LEAST_WINDOW,
             taken: 0,
             moved: 0,
             last: Moment::ZERO,
@@ -169,6 +179,7 @@ impl Receiver {
             let queue = self.queue.get_or_insert_with(|| env.spare_recv.take());
             let is_full_record = self.moved >= MOVING && !env.pool.is_tight();
             let class = if is_full_record { Class::Record } else { Class::Small };
+            let class = class.max(Class::for_len(fresh.len()));
             let mut lender = Lender { pool: &env.pool, class, owner: self.owner };
             if start == self.next {
                 let mut n = queue.append(fresh, &mut lender);
@@ -219,21 +230,24 @@ impl Receiver {
     }
 
     /// Moves the right edge as far as memory allows and returns the window field.
-    pub(crate) fn advertise(&mut self, on_syn: bool, pool: &Pool) -> u16 {
-        let room = self.room(pool);
+    pub(crate) fn advertise(&mut self, on_syn: bool, mss: u32, pool: &Pool) -> u16 {
+        let room = if on_syn { 0 } else { self.room(mss, pool) };
         if room > 0 {
             self.granted = self.granted.max(self.next + room);
         }
         self.edge = self.edge.max(self.granted);
         let window = self.window();
+        self.wide |= window > LEAST_WINDOW;
         if on_syn || !self.scaled {
             // On a SYN the field is not scaled, and the window is not larger yet.
             return window.min(u32::from(u16::MAX)) as u16;
         }
         // Rounded up: rounded down, the edge would go back. But a peer that sends few bytes at a time could push an edge
-        // that is rounded up before itself for ever, so that has a bound; what was promised stays acceptable.
+        // that is rounded up before itself for ever, so that has a bound, which is nothing where one slab has to hold it
+        // all; what was promised stays acceptable.
+        let slack = if pool.is_tight() { 0 } else { self.limit / ROUNDING };
         let up = self.next + (window.div_ceil(1 << SCALE) << SCALE);
-        if up.since(self.granted) <= self.limit / ROUNDING {
+        if !up.after(self.granted + slack) {
             self.edge = self.edge.max(up);
             (up.since(self.next) >> SCALE).min(u32::from(u16::MAX)) as u16
         } else {
@@ -246,7 +260,7 @@ impl Receiver {
         if self.is_closed() {
             return false;
         }
-        let gain = (self.next + self.room(pool)).since(self.edge);
+        let gain = (self.next + self.room(mss, pool)).since(self.edge);
         gain >= self.limit / 2 || (self.window() < mss && gain >= mss.min(self.limit / 2))
     }
 
@@ -267,22 +281,29 @@ impl Receiver {
         self.queue.as_ref().map_or(0, |queue| queue.bytes)
     }
 
-    /// How much more may come, as far as the window and memory go.
-    fn room(&self, pool: &Pool) -> u32 {
-        let quota = u32::try_from(quota(pool, self.owner)).unwrap_or(u32::MAX);
-        self.limit.min(quota.max(LEAST_WINDOW)).saturating_sub(self.buffered())
+    /// How much more may come, as far as the window and memory go. No more is promised than the flow could hold if it
+    /// stalled, even to one whose owner waits for data.
+    fn room(&self, mss: u32, pool: &Pool) -> u32 {
+        let share = u32::try_from(pool.share()).unwrap_or(u32::MAX).min(self.limit);
+        let least = if self.wide { mss.max(LEAST_WINDOW) } else { LEAST_WINDOW };
+        if share > least {
+            return share.saturating_sub(self.buffered());
+        }
+        // One slab is what every flow gets.
+        let last = self.queue.as_ref().and_then(|queue| queue.ready.back());
+        last.map_or(least, |last| room_in(last) as u32)
     }
 
     /// Lends or takes back window: doubles it for a flow whose owner took half of it.
     fn judge(&mut self, now: Moment, mss: u32, env: &mut Env) {
         if now.since(self.last) >= IDLE {
             (self.moved, self.taken) = (0, 0);
-            self.limit = INITIAL_WINDOW;
+            self.limit = FIRST_LIMIT;
         }
         self.last = now;
         env.uploads.note(now, &mut self.epoch);
         let packets = MAX_PACKETS.saturating_mul(mss) / env.uploads.count();
-        let most = packets.clamp(INITIAL_WINDOW, if self.scaled { MAX_WINDOW } else { INITIAL_WINDOW });
+        let most = packets.clamp(FIRST_LIMIT, if self.scaled { MAX_WINDOW } else { FIRST_LIMIT });
         self.limit = self.limit.min(most);
         if self.taken >= self.limit / 2 {
             self.limit = (self.limit * 2).min(most);
@@ -402,8 +423,12 @@ impl Queue {
 
 /// Appends to a buffer what fits into one record.
 fn fill(buffer: &mut Buffer, data: &[u8]) -> usize {
-    let room = if buffer.held() >= Class::Record.slab_len() { FULL_RECORD } else { Class::Small.capacity() };
-    buffer.append(&data[..data.len().min(room.saturating_sub(buffer.len()))])
+    buffer.append(&data[..data.len().min(room_in(buffer))])
+}
+
+/// How much more goes into a buffer for one record.
+fn room_in(buffer: &Buffer) -> usize {
+    buffer.held().saturating_sub(HEADROOM + TAILROOM).min(FULL_RECORD).saturating_sub(buffer.len())
 }
 
 /// Bytes that one flow may hold: its share of the pool. One whose owner waits for data may use more of the pool, all but

@@ -41,7 +41,7 @@ impl Flow {
             }
             Phase::Open => {}
         }
-        let window = self.receiver.advertise(false, &env.pool);
+        let window = self.receiver.advertise(false, self.mss(env), &env.pool);
         let sack = if self.sender.sack && self.receiver.has_gaps() {
             self.receiver.sack()
         } else {
@@ -97,7 +97,7 @@ impl Flow {
             seq: self.sender.una - 1,
             ack: self.receiver.next,
             flags: Flags::SYN.with(Flags::ACK),
-            window: self.receiver.advertise(true, &env.pool),
+            window: self.receiver.advertise(true, self.mss(env), &env.pool),
             options,
             ..outline(&self.key)
         };
