@@ -43,6 +43,11 @@ pub(crate) trait Carrier {
     /// Writes a prefix of `slices`, taken together, and returns its length (never 0 for a non-empty input).
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 
+    /// Waits until an abort would not cut off what was written, as far as that can be told.
+    fn poll_drained(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
     /// Ends our direction as this carrier does it: FIN on raw TCP, close_notify without FIN on TLS.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 

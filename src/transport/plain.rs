@@ -156,6 +156,13 @@ impl<C: Carrier> Stream for Plain<C> {
         self.carrier.poll_close(cx).map_err(StreamError::from)
     }
 
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if ready!(self.poll_flush(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        self.carrier.poll_drained(cx)
+    }
+
     fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
         self.carrier.reset()
     }

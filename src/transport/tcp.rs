@@ -86,6 +86,17 @@ impl Carrier for TcpCarrier {
         }
     }
 
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A socket that is to be aborted takes nothing more: from here on it is writable when all has left, and what is on
+        // its way comes before the reset that follows.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if socket2::SockRef::from(&self.stream).set_tcp_notsent_lowat(1).is_ok() {
+            return self.poll_write_ready(cx).map(drop);
+        }
+        let _ = cx;
+        Poll::Ready(())
+    }
+
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
@@ -200,6 +211,27 @@ mod tests {
         drop(ours);
         let error = theirs.read(&mut [0; 8]).await.expect_err("reset");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[tokio::test]
+    async fn what_has_drained_comes_before_the_reset() {
+        let (mut ours, mut theirs, pool) = pair().await;
+        let mut sent = 0;
+        while poll_fn(|cx| Poll::Ready(ours.poll_flush(cx))).await.is_ready() {
+            ours.send(pool.copy(&[7; 16_000]).expect("memory")).expect("sent");
+            sent += 16_000;
+        }
+        assert!(poll_fn(|cx| Poll::Ready(ours.poll_drained(cx))).await.is_pending());
+        let reader = tokio::spawn(async move {
+            let mut got = Vec::new();
+            let end = theirs.read_to_end(&mut got).await.map_err(|error| error.kind());
+            (got.len(), end)
+        });
+        poll_fn(|cx| ours.poll_drained(cx)).await;
+        ours.abort();
+        drop(ours);
+        assert_eq!(reader.await.expect("reader"), (sent, Err(io::ErrorKind::ConnectionReset)));
     }
 
     #[tokio::test]

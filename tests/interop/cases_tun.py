@@ -264,12 +264,16 @@ def an_early_answer_comes_before_the_reset_behind_it():
     world = rig.World()
     lab.spawn([sys.executable, "-c", HASTY, lab.WORLD4])
     lab.wait_for("the hasty server", lambda: lab.listening(10, lab.WORLD4))
-    # Straight out: a V2Ray server loses the answer itself.
-    host, app = world.tun_host(world.tun_config({"protocol": "freedom"}))
-    for _ in range(3):
-        got = app.run(sys.executable, "-c", STUBBORN, lab.WORLD4).strip()
-        assert got in ("end after 600000", "error after 600000"), got
-    assert host.stop() == 0
+    # Straight out and through a server of ours: a V2Ray server loses the answer itself.
+    port = lab.free_port()
+    server = lab.Host(world.scratch, lab.server_config(port, [{"id": lab.USER}]), name="server")
+    for index, outbound in enumerate(({"protocol": "freedom"}, lab.vmess_outbound(port))):
+        host, app = world.tun_host(world.tun_config(outbound), name=f"vmk{index}")
+        for _ in range(3):
+            got = app.run(sys.executable, "-c", STUBBORN, lab.WORLD4).strip()
+            assert got in ("end after 600000", "error after 600000"), (outbound["protocol"], got)
+        assert host.stop() == 0
+    assert server.stop() == 0
 
 
 CASES = [every_mtu, segmentation_offload, loss_both_ways, udp_and_dns, a_hundred_lookups_share_connections,

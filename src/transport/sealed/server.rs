@@ -105,6 +105,13 @@ impl<C: Carrier> Stream for ServerStream<C> {
         self.0.poll_finish(cx)
     }
 
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if ready!(self.0.poll_flush(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        self.0.0.carrier.poll_drained(cx)
+    }
+
     fn abort(&mut self) {
         self.0.abort();
     }
