@@ -1,15 +1,15 @@
-//! A VMess server's half of a connection, made of the parts that both sides share.
+//! A VMess server with one user, for tests of what a client's end does.
 
 use crate::addr::Target;
 use crate::buffer::{HEADROOM, TAILROOM};
 use crate::entropy::SeededEntropy;
 use crate::vmess::auth::AuthCipher;
-use crate::vmess::chunk::{Framing, Opened, Opener, Sealer, TERMINATOR};
+use crate::vmess::chunk::{Opened, TERMINATOR};
 use crate::vmess::client::{self, Connection, Request};
 use crate::vmess::envelope::{self, REQUEST_PREFIX, TAG};
 use crate::vmess::header::RequestHeader;
-use crate::vmess::keys::BodyKeys;
 use crate::vmess::response::ResponseHeader;
+use crate::vmess::server::{self, HeaderKind};
 use crate::vmess::{CmdKey, Command, Id, Security};
 
 const NOW: i64 = 1_700_000_000;
@@ -33,9 +33,7 @@ pub(crate) struct Server {
     pub(crate) chunks: Vec<Vec<u8>>,
     /// Whether the terminating chunk has come.
     pub(crate) ended: bool,
-    uplink: Opener,
-    downlink: Sealer,
-    response_keys: BodyKeys,
+    connection: server::Connection,
     entropy: SeededEntropy,
     input: Vec<u8>,
 }
@@ -53,14 +51,12 @@ impl Server {
         let mut sealed = rest[..len + TAG].to_vec();
         let plain = envelope::open_request(&key, &auth_id, &nonce, &mut sealed).expect("authentic header");
         let header = RequestHeader::decode(plain).expect("a legal header");
-        let framing = Framing::new(header.security, header.options, header.command).expect("a legal framing");
-        let response_keys = header.keys.response();
+        let answer = ResponseHeader::accept(header.token);
+        let connection = server::accept(&header, HeaderKind::Aead, &answer, false).expect("a legal request");
         let mut server = Self {
-            uplink: Opener::new(framing, &header.keys, &header.keys),
-            downlink: Sealer::new(framing, &response_keys, &header.keys),
+            connection,
             chunks: Vec::new(),
             ended: false,
-            response_keys,
             entropy: SeededEntropy::new(5),
             input: Vec::new(),
             header,
@@ -73,7 +69,7 @@ impl Server {
     pub(crate) fn receive(&mut self, wire: &[u8]) {
         self.input.extend_from_slice(wire);
         while !self.input.is_empty() && !self.ended {
-            let consumed = match self.uplink.open(&mut self.input).expect("authentic chunks") {
+            let consumed = match self.connection.uplink.open(&mut self.input).expect("authentic chunks") {
                 Opened::Need(_) => return,
                 Opened::Data { payload, consumed } => {
                     self.chunks.push(self.input[payload].to_vec());
@@ -95,8 +91,7 @@ impl Server {
 
     /// The response header.
     pub(crate) fn answer(&self) -> Vec<u8> {
-        let header = ResponseHeader::accept(self.header.token).encode().expect("short");
-        envelope::seal_response(&self.response_keys, &header)
+        self.connection.header.clone()
     }
 
     /// A chunk.
@@ -104,14 +99,14 @@ impl Server {
         let mut slab = vec![0; HEADROOM + payload.len() + TAILROOM];
         let range = HEADROOM..HEADROOM + payload.len();
         slab[range.clone()].copy_from_slice(payload);
-        let chunk = self.downlink.seal(&mut slab, range, &mut self.entropy).expect("a legal payload");
+        let chunk = self.connection.downlink.seal(&mut slab, range, &mut self.entropy).expect("a legal payload");
         slab[chunk].to_vec()
     }
 
     /// The terminating chunk, or nothing.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
         let mut out = [0; TERMINATOR];
-        let len = self.downlink.finish(&mut out, &mut self.entropy).unwrap_or(0);
+        let len = self.connection.downlink.finish(&mut out, &mut self.entropy).unwrap_or(0);
         out[..len].to_vec()
     }
 }

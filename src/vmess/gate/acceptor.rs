@@ -27,9 +27,6 @@ use zeroize::{Zeroize, Zeroizing};
 /// Bytes of the longest request header that is read, without its tag. Clients send fewer than 400.
 pub const MAX_HEADER: usize = 1024;
 
-/// Bytes of a legacy header up to the command, the first that says how long the rest is.
-const LEGACY_HEAD: usize = 38;
-
 /// What reading on has come to.
 #[derive(Debug)]
 pub enum Step {
@@ -329,7 +326,7 @@ impl Legacy {
     fn read(&mut self, input: &[u8]) -> Result<Result<RequestHeader, HeaderError>, usize> {
         loop {
             let have = self.plain.len();
-            let need = match legacy_len(&self.plain) {
+            let need = match RequestHeader::extent(&self.plain) {
                 Ok(need) if need == have => return Ok(RequestHeader::decode(&self.plain)),
                 Ok(need) => need,
                 Err(error) => return Ok(Err(error)),
@@ -359,32 +356,6 @@ impl Legacy {
             }
         }
         step
-    }
-}
-
-/// How many bytes of a legacy header are needed for more to be known, or all of it, by what is deciphered.
-///
-/// # Errors
-/// [`HeaderError::Address`] if there is no saying where it ends.
-fn legacy_len(plain: &[u8]) -> Result<usize, HeaderError> {
-    const MUX: u8 = 3;
-    const TAIL: usize = 4;
-    let (Some(packed), Some(&command)) = (plain.get(35), plain.get(LEGACY_HEAD - 1)) else {
-        return Ok(LEGACY_HEAD);
-    };
-    let tail = usize::from(packed >> 4) + TAIL;
-    if command == MUX {
-        return Ok(LEGACY_HEAD + tail);
-    }
-    // Port and address type, and the length that a domain begins with.
-    let address = LEGACY_HEAD + 3;
-    match (plain.get(address - 1), plain.get(address)) {
-        (None, _) => Ok(address),
-        (Some(1), _) => Ok(address + 4 + tail),
-        (Some(3), _) => Ok(address + 16 + tail),
-        (Some(2), None) => Ok(address + 1),
-        (Some(2), Some(&len)) => Ok(address + 1 + usize::from(len) + tail),
-        _ => Err(HeaderError::Address),
     }
 }
 
