@@ -1,0 +1,52 @@
+package org.vmesskit
+
+import java.nio.ByteBuffer
+import org.vmesskit.ffi.Measurement as FfiMeasurement
+
+/** What needs no tunnel: configs, share links, subscriptions, and measuring servers. */
+public object VMess {
+    /** The library's version, such as `0.1.0`. */
+    public val version: String
+        get() = org.vmesskit.ffi.version()
+
+    /** Checks a config (V2Ray's JSON, comments allowed) without doing any IO. */
+    public fun validateConfig(json: String): List<Diagnostic> = org.vmesskit.ffi.validateConfig(json)
+
+    /**
+     * Writes a config in a uniform layout.
+     *
+     * @throws VMessException.ConfigInvalid
+     */
+    public fun formatConfig(json: String): String = translated { org.vmesskit.ffi.formatConfig(json) }
+
+    /**
+     * Makes a config, as JSON, of a `vmess://` share link.
+     *
+     * @throws VMessException.ConfigInvalid
+     */
+    public fun parseShareLink(uri: String): String = translated { org.vmesskit.ffi.parseShareLink(uri) }
+
+    /**
+     * Makes a share link, which holds the id, of a config's first VMess outbound.
+     *
+     * @throws VMessException.ConfigInvalid
+     */
+    public fun toShareLink(json: String): String = translated { org.vmesskit.ffi.toShareLink(json) }
+
+    /** Makes configs, as JSON, of a subscription's body. */
+    public fun parseSubscription(bytes: ByteArray): List<String> {
+        val direct = ByteBuffer.allocateDirect(bytes.size).put(bytes)
+        direct.rewind()
+        return translated { org.vmesskit.ffi.parseSubscription(direct) }
+    }
+
+    /** Measures how long servers take to fetch an address, without a running tunnel; one result a config. */
+    public suspend fun measure(request: MeasureRequest, platform: Platform? = null): List<Measurement> = translated {
+        org.vmesskit.ffi.measure(request, platform?.let(::PlatformAdapter)).map { it.toVMess() }
+    }
+}
+
+/** What was measured of one config: how many milliseconds, or why it failed. */
+public data class Measurement(public val millis: Int?, public val error: VMessException?)
+
+internal fun FfiMeasurement.toVMess(): Measurement = Measurement(millis?.toInt(), error?.toVMess())

@@ -1,0 +1,84 @@
+package org.vmesskit.test
+
+import java.net.DatagramPacket
+import java.net.DatagramSocket
+import java.net.InetAddress
+import java.net.ServerSocket
+import java.net.Socket
+import kotlin.concurrent.thread
+
+/** Echoes TCP and UDP on one loopback port, until it is closed. */
+class EchoServer : AutoCloseable {
+    private val udp = DatagramSocket(0, InetAddress.getLoopbackAddress())
+    val port: Int = udp.localPort
+    private val tcp = ServerSocket(port, 50, InetAddress.getLoopbackAddress())
+
+    init {
+        thread(isDaemon = true) {
+            runCatching {
+                while (true) {
+                    val packet = DatagramPacket(ByteArray(65_536), 65_536)
+                    udp.receive(packet)
+                    udp.send(DatagramPacket(packet.data, packet.length, packet.socketAddress))
+                }
+            }
+        }
+        serve(tcp) { it.getInputStream().copyTo(it.getOutputStream()) }
+    }
+
+    override fun close() {
+        udp.close()
+        tcp.close()
+    }
+}
+
+/** A TCP server that does [work] with each connection, and then closes it. */
+class TcpServer(work: (Socket) -> Unit) : AutoCloseable {
+    private val socket = ServerSocket(0, 50, InetAddress.getLoopbackAddress())
+    val port: Int = socket.localPort
+
+    init {
+        serve(socket, work)
+    }
+
+    override fun close(): Unit = socket.close()
+}
+
+private fun serve(socket: ServerSocket, work: (Socket) -> Unit) {
+    thread(isDaemon = true) {
+        runCatching {
+            while (true) {
+                val connection = socket.accept()
+                thread(isDaemon = true) { runCatching { connection.use(work) } }
+            }
+        }
+    }
+}
+
+/** A port that nobody listens on. */
+fun closedPort(): Int = ServerSocket(0, 1, InetAddress.getLoopbackAddress()).use { it.localPort }
+
+/** Configs that the tests share. */
+object Configs {
+    const val ID: String = "b831381d-6324-4d53-ad4f-8cda48b30811"
+
+    /** No tun, and nothing to dial. */
+    const val QUIET: String = """{"outbounds": [{"protocol": "blackhole"}]}"""
+
+    /** A tun with [settings] whose traffic goes to the loopback port [port], whatever its address. */
+    fun redirected(port: Int, settings: String = "{}"): String =
+        """{"inbounds": [{"protocol": "tun", "settings": $settings}],
+            "outbounds": [{"protocol": "freedom", "settings": {"redirect": "127.0.0.1:$port"}}]}"""
+
+    /** A VMess server on a loopback port, behind a tun if [tun]. */
+    fun vmess(port: Int, tun: Boolean = false): String {
+        val inbounds = if (tun) """{"protocol": "tun"}""" else ""
+        return """{"inbounds": [$inbounds], "outbounds": [{"protocol": "vmess", "settings": {"vnext": [
+            {"address": "127.0.0.1", "port": $port, "users": [{"id": "$ID"}]}]}}]}"""
+    }
+
+    /** A SOCKS proxy on a loopback port. */
+    fun socks(port: Int): String =
+        """{"inbounds": [{"protocol": "socks", "listen": "127.0.0.1", "port": $port}],
+            "outbounds": [{"protocol": "freedom"}]}"""
+}
