@@ -1,5 +1,6 @@
 package org.vmesskit
 
+import java.nio.Buffer
 import java.nio.ByteBuffer
 import org.vmesskit.ffi.Measurement as FfiMeasurement
 
@@ -36,7 +37,8 @@ public object VMess {
     /** Makes configs, as JSON, of a subscription's body. */
     public fun parseSubscription(bytes: ByteArray): List<String> {
         val direct = ByteBuffer.allocateDirect(bytes.size).put(bytes)
-        direct.rewind()
+        // As a Buffer: the method that ByteBuffer has of its own came with Android 14.
+        (direct as Buffer).rewind()
         return translated { org.vmesskit.ffi.parseSubscription(direct) }
     }
 
