@@ -46,16 +46,18 @@ class BuilderShadow {
     val allowed: MutableList<String> = mutableListOf()
     val denied: MutableList<String> = mutableListOf()
     val families: MutableList<Int> = mutableListOf()
-    var mtu: Int = 0
-    var metered: Boolean? = null
-    var session: String? = null
+
+    // Not named as in the builder: a property's setter would be taken for the builder's.
+    var deviceMtu: Int = 0
+    var countsAsMetered: Boolean? = null
+    var name: String? = null
     lateinit var pair: TunPair
 
     @Implementation
-    fun setSession(session: String): VpnService.Builder = self { this.session = session }
+    fun setSession(session: String): VpnService.Builder = self { name = session }
 
     @Implementation
-    fun setMtu(mtu: Int): VpnService.Builder = self { this.mtu = mtu }
+    fun setMtu(mtu: Int): VpnService.Builder = self { deviceMtu = mtu }
 
     @Implementation
     fun addAddress(address: InetAddress, length: Int): VpnService.Builder =
@@ -81,7 +83,7 @@ class BuilderShadow {
     fun allowFamily(family: Int): VpnService.Builder = self { families += family }
 
     @Implementation
-    fun setMetered(metered: Boolean): VpnService.Builder = self { this.metered = metered }
+    fun setMetered(metered: Boolean): VpnService.Builder = self { countsAsMetered = metered }
 
     @Implementation
     fun setBlocking(@Suppress("UNUSED_PARAMETER") blocking: Boolean): VpnService.Builder = self { }

@@ -322,6 +322,13 @@ public class VpnSession(
             throw error
         } catch (error: VMessException) {
             error
+        } catch (error: LinkageError) {
+            VMessException.Internal(
+                "the native library cannot be used",
+                hint = "see that the app ships libvmesskit_uniffi.so and JNA's library for this device",
+                reason = "$error",
+                cause = error,
+            )
         } catch (@Suppress("TooGenericExceptionCaught") error: Exception) {
             VMessException.HostFailed(
                 "the app's own code failed",
