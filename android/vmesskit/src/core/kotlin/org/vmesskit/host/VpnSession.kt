@@ -18,8 +18,8 @@ import kotlinx.coroutines.flow.SharedFlow
 import kotlinx.coroutines.flow.StateFlow
 import kotlinx.coroutines.flow.asSharedFlow
 import kotlinx.coroutines.flow.asStateFlow
-import kotlinx.coroutines.flow.drop
 import kotlinx.coroutines.flow.dropWhile
+import kotlinx.coroutines.flow.filter
 import kotlinx.coroutines.flow.first
 import kotlinx.coroutines.flow.merge
 import kotlinx.coroutines.flow.receiveAsFlow
@@ -261,8 +261,9 @@ public class VpnSession(
 
     /** Waits before the next try; a new configuration or another network ends the wait. */
     private suspend fun wait(run: Run, time: Duration, error: VMessException) {
+        val before = network.value
         mutableState.value = State.Degraded("trying again in $time: ${error.text}")
-        withTimeoutOrNull(time) { merge(run.reconfigure.receiveAsFlow(), network.drop(1)).first() }
+        withTimeoutOrNull(time) { merge(run.reconfigure.receiveAsFlow(), network.filter { it != before }).first() }
     }
 
     private fun forward(event: Event) {
