@@ -32,8 +32,8 @@ android {
 
     sourceSets {
         named("main") {
-            // The generated bindings; what names no Android type; and what does.
-            kotlin.srcDirs("../../bindings/kotlin", "src/core/kotlin", "src/main/kotlin")
+            // Beside src/main: the generated bindings, and what names no Android type.
+            kotlin.srcDirs("../../bindings/kotlin", "src/core/kotlin")
             // Filled by scripts/build-android: arm64-v8a, armeabi-v7a, x86_64, x86, with pages of 16 KB.
             jniLibs.srcDirs("../../target/android/jni")
         }

@@ -6,6 +6,7 @@ import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertNotNull
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
+import org.vmesskit.State
 import org.vmesskit.Tunnel
 
 /** Real packets through a descriptor, the stack, a socket that was protected, and back. */
@@ -46,6 +47,26 @@ class TrafficTest {
                 val client = TcpClient(pair, 40_000, "192.0.2.9", 80)
                 assertTrue(client.connect())
                 repeat(20) { assertArrayEquals(payload, client.exchange(payload)) }
+            }
+        }
+    }
+
+    @Test
+    fun packetsPassARealServer(): Unit = runBlocking {
+        EchoServer().use { echo ->
+            V2Ray(echo.port).use { server ->
+                running(Configs.vmess(server.port, tun = true)) { host, pair ->
+                    val report = tunnel!!.check()
+                    assertTrue(report.latencyMicros > 0uL)
+                    assertEquals(State.Connected, tunnel!!.status().state)
+                    val client = TcpClient(pair, 40_002, "192.0.2.9", 80)
+                    assertTrue(client.connect())
+                    repeat(10) { assertArrayEquals(payload, client.exchange(payload)) }
+                    assertTrue(pair.send(Packets.udp(TcpClient.CLIENT, 4_002, "192.0.2.9", 7, payload)))
+                    val reply = pair.receive { Packets.protocol(it) == Packets.UDP }
+                    assertArrayEquals(payload, Packets.payload(reply!!))
+                    assertTrue(host.sockets.size >= 3)
+                }
             }
         }
     }
