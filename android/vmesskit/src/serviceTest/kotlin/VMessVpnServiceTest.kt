@@ -39,7 +39,6 @@ import org.vmesskit.VMessException
 import org.vmesskit.android.VMessVpnService
 import org.vmesskit.android.VpnController
 import org.vmesskit.host.VpnConfiguration
-import java.lang.ref.WeakReference
 import java.net.InetAddress
 import kotlin.time.Duration.Companion.seconds
 
@@ -297,27 +296,6 @@ class VMessVpnServiceTest {
             hold.stop()
             eventually { service.stopped.isNotEmpty() }
         }
-    }
-
-    @Test
-    fun aServiceThatIsForgottenIsCollected() {
-        val weak = forgotten()
-        val deadline = System.nanoTime() + 20_000_000_000L
-        while (weak.get() != null && System.nanoTime() < deadline) {
-            System.gc()
-            Thread.sleep(20)
-        }
-        assertNull("neither the library nor the session holds it", weak.get())
-    }
-
-    /** Runs a tunnel, with a session that lives on, in a service that nobody holds any more. */
-    private fun forgotten(): WeakReference<TestVpnService> {
-        val service = started { VpnConfiguration(Configs.redirected(9)) }
-        service.awaits(State.Connected)
-        service.onDestroy()
-        eventually { service.session.state.value is State.Stopped }
-        controllers.clear()
-        return WeakReference(service)
     }
 
     private fun good(capabilities: NetworkCapabilities) {

@@ -150,6 +150,8 @@ public class VpnSession(
             val backoff = backoff()
             while (true) {
                 val error = failureOf { attempt(run, backoff) } ?: break
+                // The tunnel hears of a stop before the run does, and says that it was stopped.
+                if (synchronized(lock) { current !== run }) break
                 report(error)
                 if (!host.isLockdown) {
                     run.failure = error
