@@ -302,6 +302,29 @@ fn a_thousand_uploads_that_stall_are_promised_no_more_than_they_may_hold() {
     }
 }
 
+#[test]
+fn what_a_window_promises_finds_memory_at_every_mtu() {
+    for mtu in [1280, 1500, 9000, 16_000, 65_535] {
+        let mut bench = Bench::with(Config::new(mtu), 32 << 20);
+        let mut peer = bench.establish_with(&scaled(50_000));
+        let mut window = 10 * (mtu - 40).min(6553);
+        for _ in 0..20 {
+            // All of it comes before the owner takes anything.
+            while window > 0 {
+                let len = window.min(mtu - 40);
+                bench.give(&peer.data(&vec![1; len]));
+                window -= len;
+            }
+            bench.events();
+            bench.take(peer.flow);
+            let answer = bench.drain().pop().expect("an acknowledgement");
+            assert_eq!(answer.ack, Some(peer.seq), "{mtu}");
+            window = usize::from(answer.window) << 4;
+        }
+        assert_eq!((window > 500_000 || mtu < 1400, bench.stack.counters().dropped_memory), (true, 0), "{mtu}");
+    }
+}
+
 fn scaled(port: u16) -> Seg {
     Seg { scale: Some(7), ..wire::syn(port, 1000) }
 }

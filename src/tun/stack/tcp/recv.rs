@@ -179,7 +179,7 @@ impl Receiver {
             let queue = self.queue.get_or_insert_with(|| env.spare_recv.take());
             let is_full_record = self.moved >= MOVING && !env.pool.is_tight();
             let class = if is_full_record { Class::Record } else { Class::Small };
-            let class = class.max(Class::for_len(fresh.len()));
+            let class = class.max(Class::for_len(fresh.len().min(FULL_RECORD)));
             let mut lender = Lender { pool: &env.pool, class, owner: self.owner };
             if start == self.next {
                 let mut n = queue.append(fresh, &mut lender);
