@@ -5,7 +5,8 @@
 mod peer;
 
 use peer::{
-    KINDS, Receiver, Server, all_combinations, cmd_key, example, finish, pair, pair_as, receive, seal,
+    KINDS, Received, Receiver, Server, all_combinations, cmd_key, example, finish, pair, pair_as, receive,
+    seal,
 };
 use vmesskit::buffer::{HEADROOM, TAILROOM};
 use vmesskit::entropy::{Entropy, SeededEntropy};
@@ -268,6 +269,35 @@ fn an_empty_first_chunk_of_an_unsealed_downlink_is_skipped() {
         let received = receive(client.downlink, &down, || usize::MAX).expect("a proper end");
         assert!(received.ended && received.bytes() == before);
     }
+}
+
+/// Xray sends an empty chunk behind its request header when the app is silent at first, and goes on with payload.
+#[test]
+fn an_empty_first_chunk_of_an_uplink_is_skipped() {
+    for (options, security) in [
+        (0x0D, Security::Aes128Gcm),
+        (0x1D, Security::Chacha20Poly1305),
+        (0x05, Security::Chacha20Poly1305),
+        (0x05, Security::None),
+    ] {
+        let request = Request { options: Options(options), ..request(Command::Tcp, security) };
+        let mut entropy = SeededEntropy::new(13);
+        let (mut client, server) = pair(&request, &mut entropy);
+        let (mut twin, _) = pair(&request, &mut SeededEntropy::new(13));
+        // An empty chunk is what a finished sealer writes; the stream goes on in a sealer that has drawn as much.
+        let mut up = finish(&mut client.uplink, &mut entropy);
+        seal(&mut twin.uplink, b"-", &mut entropy);
+        up.extend(seal(&mut twin.uplink, b"data", &mut entropy));
+        up.extend(finish(&mut twin.uplink, &mut entropy));
+        up.extend([0xAA; 9]);
+        let received = receive(server.uplink, &up, || 3).expect("a stream");
+        assert_eq!((received.payloads, received.ended), (vec![b"data".to_vec()], true), "{security:?}");
+    }
+    // A client that says nothing at all ends its carrier's direction; what came before that is whole.
+    let mut entropy = SeededEntropy::new(14);
+    let (mut client, server) = pair(&request(Command::Tcp, Security::Aes128Gcm), &mut entropy);
+    let up = finish(&mut client.uplink, &mut entropy);
+    assert_eq!(receive(server.uplink, &up, || 5).expect("a proper end"), Received::default());
 }
 
 /// Counters of 16 bits repeat, as every peer's do.

@@ -157,7 +157,9 @@ fn assemble(
     answer: Answer,
 ) -> Connection {
     let uplink_framing = if request.no_termination_signal { framing.unterminated() } else { framing };
-    let opener = Opener::new(framing, response, keys).skipping_empty_start();
+    let opener = Opener::new(framing, response, keys);
+    // sing-box sends an empty chunk with its response header where bodies are not protected.
+    let opener = if framing.is_protected() { opener } else { opener.skipping_empty_start() };
     let downlink = Downlink { opener, answer, command: None };
     Connection { header, uplink: Sealer::new(uplink_framing, keys, keys), downlink }
 }

@@ -63,5 +63,8 @@ pub fn accept(
             (header, Sealer::new(downlink_framing, &keys, &request.keys).behind_header(stream))
         }
     };
-    Ok(Connection { header, uplink: Opener::new(framing, &request.keys, &request.keys), downlink })
+    // Xray writes an empty chunk behind its header when the app has not spoken for 100 ms, and goes on with payload. A
+    // client that has nothing at all to say ends its carrier's direction, or says it twice.
+    let uplink = Opener::new(framing, &request.keys, &request.keys).skipping_empty_start();
+    Ok(Connection { header, uplink, downlink })
 }

@@ -103,11 +103,11 @@ impl Opener {
         }
     }
 
-    /// Skips an empty chunk at the very start of an unprotected stream, where it would be the end: sing-box
-    /// sends one with its response header.
+    /// Skips an empty chunk at the very start of the stream, where it would be the end: some peers send one with
+    /// their header, to have that on its way before there is payload.
     #[must_use]
     pub fn skipping_empty_start(self) -> Self {
-        Self { skips_empty: !self.lane.framing.is_protected(), ..self }
+        Self { skips_empty: true, ..self }
     }
 
     /// How this direction's bytes look.
