@@ -114,10 +114,12 @@ fn a_clock_that_leaps_lets_nothing_in_twice() {
     accepted(knock(&gate, &wire, NOW));
     // An hour ahead, and back: what was remembered is gone by then, and its time is refused.
     accepted(knock(&gate, &hello(&users[0], NOW + 3600, 2), NOW + 3600));
-    again(&gate, &wire, NOW + 1);
-    again(&gate, &wire, NOW + 100);
+    let told = |wire: &[u8], now| refused(knock(&gate, wire, now)).clock_set_back;
+    assert_eq!(told(&wire, NOW + 1), Some(3599), "the operator is told why");
+    assert_eq!(told(&wire, NOW + 100), Some(3500));
     // Everybody else is let in two minutes after what may have been forgotten.
-    silent(knock(&gate, &hello(&users[0], NOW + 120, 3), NOW + 101));
+    assert_eq!(told(&hello(&users[0], NOW + 120, 3), NOW + 101), Some(3499));
+    assert_eq!(told(&[1; 100], NOW + 101), None, "it is no stranger's concern");
     accepted(knock(&gate, &hello(&users[0], NOW + 121, 4), NOW + 121));
 }
 
@@ -128,7 +130,7 @@ fn a_user_at_the_quota_is_refused_and_named() {
     let wires: Vec<_> = (0..10).map(|seed| hello(&users[1], NOW, seed)).collect();
     wires.iter().for_each(|wire| drop(accepted(knock(&gate, wire, NOW))));
     let over = refused(knock(&gate, &hello(&users[1], NOW, 10), NOW));
-    assert_eq!(over, Refusal { quota_of: Some(1), memory_full: false });
+    assert_eq!(over, Refusal { quota_of: Some(1), ..Refusal::default() });
     // Others are not concerned, nothing was forgotten, and a replay is no case of the quota.
     accepted(knock(&gate, &hello(&users[0], NOW, 0), NOW));
     wires.iter().for_each(|wire| again(&gate, wire, NOW + 120));
@@ -145,7 +147,7 @@ fn at_the_bound_everybody_new_is_refused_and_nothing_is_forgotten() {
     first.iter().for_each(|wire| drop(accepted(knock(&gate, wire, NOW))));
     for wire in rest {
         let full = refused(knock(&gate, wire, NOW));
-        assert_eq!(full, Refusal { quota_of: None, memory_full: true });
+        assert_eq!(full, Refusal { memory_full: true, ..Refusal::default() });
     }
     first.iter().for_each(|wire| again(&gate, wire, NOW + 120));
     accepted(knock(&gate, &hello(&users[99], NOW + 400, 2), NOW + 400));

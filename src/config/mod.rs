@@ -30,7 +30,6 @@ mod walk;
 pub use diagnostic::{Diagnostic, Severity, first_error};
 pub use model::*;
 pub use share::{ShareError, parse_share_link, to_share_link};
-pub(crate) use vmess::LEGACY_SECONDS;
 
 use crate::error::{Error, ErrorKind};
 use findings::Findings;

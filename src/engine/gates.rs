@@ -1,8 +1,8 @@
 //! The gates of an instance's VMess inbounds: made once, and shared by every shard that listens for them.
 
 use super::shard::Shard;
-use super::users::UserTable;
-use crate::config::{Config, InboundProtocol, VmessClient, VmessInbound};
+use super::users::{self, UserTable, UserTables};
+use crate::config::{Config, Inbound, InboundProtocol, Listen, VmessClient, VmessInbound};
 use crate::time::Moment;
 use crate::vmess::gate::{Gate, GateLimits, User, Users};
 use std::ops::Deref;
@@ -16,15 +16,17 @@ use tokio::time::{Instant, sleep};
 /// Seconds for which auth ids are good, and more.
 const MEMORY: i64 = 300;
 /// How many limits of an inbound there are to tell.
-const LIMITS: usize = 5;
+const LIMITS: usize = 6;
 /// From how long on an advance of the legacy signatures is done on another thread: flows wait for it else.
 const LONG_ADVANCE: Duration = Duration::from_millis(2);
+
+/// The longest that an advance is waited for: what is further away is a clock that has been set back.
+const LONGEST_WAIT: i64 = 10_000;
 
 /// A gate, and word of its changes. It is the [`Gate`] in all but the change of its users.
 #[derive(Debug)]
 pub(crate) struct SharedGate {
     gate: Gate,
-    legacy_tags: usize,
     changed: Notify,
     /// Whether nobody listens at it any more.
     closed: AtomicBool,
@@ -34,8 +36,8 @@ pub(crate) struct SharedGate {
 
 impl SharedGate {
     /// Swaps the users, on every shard at once. What is remembered of those who stay, stays.
-    pub(crate) fn set_users(&self, users: Users) {
-        self.gate.set_users(users);
+    pub(crate) fn set_users(&self, users: Vec<User>) {
+        self.gate.set_users(Users::after(users, &self.gate.users()));
         self.changed.notify_one();
     }
 
@@ -57,23 +59,16 @@ impl SharedGate {
 }
 
 impl UserTable for SharedGate {
-    fn users(&self) -> Vec<VmessClient> {
-        let client = |user: &User| VmessClient {
-            id: user.id.clone(),
-            alter_id: user.alter_id,
-            level: user.level,
-            email: user.email.as_ref().to_owned(),
-            no_termination_signal: user.no_termination_signal,
-        };
-        self.gate.users().iter().map(client).collect()
+    fn users(&self) -> Vec<User> {
+        self.gate.users().iter().cloned().collect()
     }
 
-    fn set_users(&self, clients: Vec<VmessClient>) {
-        Self::set_users(self, users(&clients));
+    fn set_users(&self, users: Vec<User>) {
+        Self::set_users(self, users);
     }
 
     fn legacy_tag_limit(&self) -> usize {
-        self.legacy_tags
+        self.gate.legacy_tag_limit()
     }
 }
 
@@ -99,8 +94,7 @@ struct Entry {
 }
 
 impl Gates {
-    /// The gate of an inbound: the one that another shard, or the inbound before a reload, has made, else a new one. What
-    /// came to its users through the interface stays until the config names other ones.
+    /// The gate of an inbound: the one that another shard, or the inbound before a reload, has made, else a new one.
     pub(crate) fn open(&self, shard: &Rc<Shard>, tag: &Arc<str>, settings: &VmessInbound) -> Arc<SharedGate> {
         self.open_since(shard, tag, settings, shard.clock.unix_secs())
     }
@@ -124,27 +118,55 @@ impl Gates {
         started: i64,
     ) -> Arc<SharedGate> {
         let mut open = self.lock();
-        let same = |entry: &&mut Entry| entry.tag == *tag && entry.settings.listen == settings.listen;
-        if let Some(entry) = open.iter_mut().find(same) {
-            if entry.settings.clients != settings.clients {
-                entry.gate.set_users(users(&settings.clients));
-            }
-            entry.settings = settings.clone();
+        if let Some(entry) = open.iter().find(|entry| entry.is_of(tag, settings.listen)) {
             return Arc::clone(&entry.gate);
         }
         let legacy_tags = shard.live().config.vmesskit.legacy_tag_limit;
         let limits = GateLimits { legacy_tags, ..GateLimits::default() };
-        let gate =
-            shard.with_entropy(|entropy| Gate::new(users(&settings.clients), limits, started, entropy));
+        let users = Users::new(users(&settings.clients));
+        let gate = shard.with_entropy(|entropy| Gate::new(users, limits, started, entropy));
         let closed = AtomicBool::new(false);
         let (changed, told) = (Notify::new(), Mutex::default());
-        let gate = Arc::new(SharedGate { gate, legacy_tags, changed, closed, told });
+        let gate = Arc::new(SharedGate { gate, changed, closed, told });
         open.push(Entry { tag: Arc::clone(tag), settings: settings.clone(), gate: Arc::clone(&gate) });
-        if settings.allocate.is_none() {
-            shard.shared.users.put(tag, Arc::clone(&gate) as Arc<dyn UserTable>);
-        }
         shard.spawn(keep_up(Rc::clone(shard), Arc::clone(&gate)));
         gate
+    }
+
+    /// Gives the gates that are open the users that a config names from now on; what came to them through the interface
+    /// stays where it names the same ones as before. Takes what [`Gate::set_users`] takes: not for a thread that serves.
+    pub(crate) fn follow(&self, config: &Config, tables: &UserTables) {
+        for inbound in &config.inbounds {
+            let InboundProtocol::Vmess(settings) = &inbound.protocol else { continue };
+            tables.change(|| {
+                let mut open = self.lock();
+                let mine = |entry: &&mut Entry| entry.is_of(&inbound.tag, settings.listen);
+                let Some(entry) = open.iter_mut().find(mine) else { return };
+                let gate = Arc::clone(&entry.gate);
+                let before = std::mem::replace(&mut entry.settings, settings.clone());
+                drop(open);
+                gate.set_legacy_tag_limit(config.vmesskit.legacy_tag_limit);
+                if before.clients != settings.clients {
+                    gate.set_users(users(&settings.clients));
+                }
+            });
+        }
+    }
+
+    /// The users of a config's inbounds that have a tag.
+    pub(crate) fn tables(&self, config: &Config) -> Vec<users::Entry> {
+        let open = self.lock();
+        let table = |inbound: &Inbound| {
+            let InboundProtocol::Vmess(settings) = &inbound.protocol else { return None };
+            let table = if settings.allocate.is_some() {
+                None
+            } else {
+                let entry = open.iter().find(|entry| entry.is_of(&inbound.tag, settings.listen))?;
+                Some(Arc::clone(&entry.gate) as Arc<dyn UserTable>)
+            };
+            Some((Arc::clone(&inbound.tag), table))
+        };
+        config.inbounds.iter().filter(|inbound| !inbound.tag.is_empty()).filter_map(table).collect()
     }
 
     /// Whether the inbound with this tag has a gate.
@@ -186,8 +208,14 @@ impl Gates {
     }
 }
 
-/// Prepares the users that a config names.
-fn users(clients: &[VmessClient]) -> Users {
+impl Entry {
+    fn is_of(&self, tag: &str, listen: Listen) -> bool {
+        *self.tag == *tag && self.settings.listen == listen
+    }
+}
+
+/// The users that a config names.
+fn users(clients: &[VmessClient]) -> Vec<User> {
     let user = |client: &VmessClient| User {
         id: client.id.clone(),
         alter_id: client.alter_id,
@@ -195,7 +223,7 @@ fn users(clients: &[VmessClient]) -> Users {
         email: client.email.as_str().into(),
         no_termination_signal: client.no_termination_signal,
     };
-    Users::new(clients.iter().map(user).collect())
+    clients.iter().map(user).collect()
 }
 
 /// Keeps a gate's legacy signatures up to the time, for as long as it is open. Without legacy users it sleeps.
@@ -207,9 +235,9 @@ async fn keep_up(shard: Rc<Shard>, gate: Arc<SharedGate>) {
             continue;
         };
         let wait = due.saturating_mul(1000).saturating_sub(shard.clock.unix_millis());
-        if let Ok(millis @ 1..) = u64::try_from(wait) {
+        if let 1..=LONGEST_WAIT = wait {
             tokio::select! {
-                () = sleep(Duration::from_millis(millis)) => {}
+                () = sleep(Duration::from_millis(wait.unsigned_abs())) => {}
                 () = gate.changed.notified() => took = Duration::MAX,
             }
             continue;

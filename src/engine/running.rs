@@ -16,6 +16,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 /// How many ports in a row are tried for a free one.
@@ -330,8 +331,10 @@ impl Running {
         if let Some(config) = config {
             shard.health.configure(config);
             shard.shared.gates.retain(config);
-            shard.shared.users.retain(|tag| config.inbounds.iter().any(|inbound| is_server(inbound, tag)));
             shard.shared.offers.retain(config);
+            let (shared, config) = (Arc::clone(&shard.shared), Arc::clone(config));
+            // It fails only when the instance ends.
+            let _ = spawn_blocking(move || shared.gates.follow(&config, &shared.users)).await;
         }
         bound.iter().for_each(|(bound, _)| make_gate(shard, bound));
         self.listeners.commit(shard, own).await;
@@ -340,6 +343,7 @@ impl Running {
             shard.shared.log(LogLevel::Info, format_args!("{text}"));
             self.bound.push(bound);
         }
+        shard.shared.users.replace(shard.shared.gates.tables(&shard.live().config));
         self.offer(shard);
         Ok(())
     }
@@ -421,11 +425,6 @@ fn place(inbound: &Inbound) -> Option<Listen> {
         InboundProtocol::Vmess(settings) if settings.allocate.is_some() => None,
         InboundProtocol::Vmess(settings) => Some(settings.listen),
     }
-}
-
-/// Whether an inbound is a VMess server with this tag.
-fn is_server(inbound: &Inbound, tag: &str) -> bool {
-    *inbound.tag == *tag && matches!(inbound.protocol, InboundProtocol::Vmess(_))
 }
 
 /// How an inbound's ports change.

@@ -1,22 +1,23 @@
 //! The users of the VMess inbounds, as hosts see and change them while a tunnel runs.
 //!
-//! The inbounds put their tables of users into [`UserTables`], once each, however many shards listen for them. A table
-//! replaces its users as a whole, so that a shard never sees half a change.
+//! Each inbound with a tag has its table of users in [`UserTables`], one for all shards that listen for it. A table
+//! replaces its users as a whole, so that a shard never sees half a change. An inbound whose ports change has none: its
+//! accounts come and go with the ports.
 
 use super::api::{NewUser, UserInfo};
 use super::stats::Counters;
-use crate::config::{LEGACY_SECONDS, VmessClient};
 use crate::error::{Error, ErrorKind};
 use crate::vmess::Id;
+use crate::vmess::gate::{TooManyTags, User, check_legacy_tags};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The users of one VMess inbound, on all shards.
 pub(crate) trait UserTable: Send + Sync {
     /// The users that are served now.
-    fn users(&self) -> Vec<VmessClient>;
+    fn users(&self) -> Vec<User>;
 
     /// Serves these users from now on. Connections that are open live on.
-    fn set_users(&self, users: Vec<VmessClient>);
+    fn set_users(&self, users: Vec<User>);
 
     /// The most entries in the tables that legacy requests are looked up in: `legacyTagLimit`.
     fn legacy_tag_limit(&self) -> usize;
@@ -30,22 +31,19 @@ pub(crate) struct UserTables {
     changing: Mutex<()>,
 }
 
-/// An inbound's tag and its users.
-type Entry = (Arc<str>, Arc<dyn UserTable>);
+/// An inbound's tag and its users; `None` where they change with the ports.
+pub(crate) type Entry = (Arc<str>, Option<Arc<dyn UserTable>>);
 
 impl UserTables {
-    /// Adds the table of an inbound that begins to listen, in the place of the one before with the same tag.
-    pub(crate) fn put(&self, inbound: &Arc<str>, table: Arc<dyn UserTable>) {
-        let mut tables = self.lock();
-        match tables.iter_mut().find(|(tag, _)| tag == inbound) {
-            Some((_, known)) => *known = table,
-            None => tables.push((Arc::clone(inbound), table)),
-        }
+    /// Takes the tables of the inbounds that listen from now on, in the place of those before.
+    pub(crate) fn replace(&self, tables: Vec<Entry>) {
+        *self.lock() = tables;
     }
 
-    /// Keeps the tables of the inbounds that `stays` picks by their tags.
-    pub(crate) fn retain(&self, stays: impl Fn(&str) -> bool) {
-        self.lock().retain(|(tag, _)| stays(tag));
+    /// Changes users while no host does.
+    pub(crate) fn change<R>(&self, change: impl FnOnce() -> R) -> R {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        change()
     }
 
     /// The users of an inbound, with what was counted for them.
@@ -53,10 +51,10 @@ impl UserTables {
     /// # Errors
     /// `Misuse` if no VMess inbound has the tag.
     pub(crate) fn list(&self, inbound: &str, counters: &Counters) -> Result<Vec<UserInfo>, Error> {
-        let info = |user: VmessClient| {
+        let info = |user: User| {
             let (uplink_bytes, downlink_bytes) = counters.of_user(&user.email);
-            let VmessClient { alter_id, level, email, .. } = user;
-            UserInfo { email, alter_id, level, uplink_bytes, downlink_bytes }
+            let User { alter_id, level, email, .. } = user;
+            UserInfo { email: email.as_ref().to_owned(), alter_id, level, uplink_bytes, downlink_bytes }
         };
         Ok(self.get(inbound)?.users().into_iter().map(info).collect())
     }
@@ -66,9 +64,9 @@ impl UserTables {
     /// # Errors
     /// `Misuse` if no VMess inbound has the tag; `ConfigInvalid` with the path `id`, `alterId` or `email` if that cannot be.
     pub(crate) fn add(&self, inbound: &str, user: &NewUser) -> Result<(), Error> {
-        let table = self.get(inbound)?;
         let user = read(user)?;
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.get(inbound)?;
         let mut users = table.users();
         if users.iter().any(|known| same_email(&known.email, &user.email)) {
             return Err(invalid("email", "a user of the inbound has this e-mail; case does not matter"));
@@ -76,15 +74,8 @@ impl UserTables {
         if users.iter().any(|known| known.id == user.id) {
             return Err(invalid("id", "a user of the inbound has this id"));
         }
-        let ids: u64 = users.iter().chain([&user]).map(VmessClient::legacy_ids).sum();
-        let (entries, limit) = (ids.saturating_mul(LEGACY_SECONDS), table.legacy_tag_limit() as u64);
-        if user.alter_id > 0 && entries > limit {
-            let text = format!(
-                "the inbound would have {ids} legacy ids, which take {entries} entries, more than `legacyTagLimit`"
-            );
-            return Err(invalid("alterId", text)
-                .with_reason(format!("found {entries}; allowed: {limit} entries"))
-                .with_hint("use the alterId 0, which takes none, or raise `vmesskit.legacyTagLimit`"));
+        if user.alter_id > 0 {
+            self.check_legacy(user.alter_id, table.legacy_tag_limit())?;
         }
         users.push(user);
         table.set_users(users);
@@ -96,11 +87,11 @@ impl UserTables {
     /// # Errors
     /// `Misuse` if no VMess inbound has the tag, or the e-mail is empty.
     pub(crate) fn remove(&self, inbound: &str, email: &str) -> Result<bool, Error> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let table = self.get(inbound)?;
         if email.trim().is_empty() {
             return Err(Error::new(ErrorKind::Misuse, "a user is removed by e-mail, and this one is empty"));
         }
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut users = table.users();
         let before = users.len();
         users.retain(|user| !same_email(&user.email, email.trim()));
@@ -111,12 +102,32 @@ impl UserTables {
         Ok(removed)
     }
 
-    fn get(&self, inbound: &str) -> Result<Arc<dyn UserTable>, Error> {
-        let found = self.lock().iter().find(|(tag, _)| **tag == *inbound).map(|(_, table)| Arc::clone(table));
-        found.ok_or_else(|| {
-            Error::new(ErrorKind::Misuse, "no vmess inbound has this tag")
-                .with_hint("give the tag of a vmess inbound of the config in force")
+    /// Checks that the legacy ids of all inbounds together, and of one more user, stay within the limit: as for a config.
+    fn check_legacy(&self, alter_id: u16, limit: usize) -> Result<(), Error> {
+        let tables: Vec<_> = self.lock().iter().filter_map(|(_, table)| table.clone()).collect();
+        let alter_ids = tables.iter().flat_map(|table| table.users()).map(|user| user.alter_id);
+        check_legacy_tags(alter_ids.chain([alter_id]), limit).map_err(|TooManyTags { needed, limit }| {
+            let text =
+                format!("the users' legacy ids would take {needed} entries, more than `legacyTagLimit`");
+            invalid("alterId", text)
+                .with_reason(format!("found {needed}; allowed: {limit} entries"))
+                .with_hint("use the alterId 0, which takes none, or raise `vmesskit.legacyTagLimit`")
         })
+    }
+
+    fn get(&self, inbound: &str) -> Result<Arc<dyn UserTable>, Error> {
+        let found = self.lock().iter().find(|(tag, _)| **tag == *inbound).map(|(_, table)| table.clone());
+        match found {
+            Some(Some(table)) => Ok(table),
+            Some(None) => Err(Error::new(
+                ErrorKind::Misuse,
+                "the accounts of an inbound whose ports change go with the ports",
+            )
+            .with_hint("add users to, and remove them from, the inbound whose `detour` names this one")),
+            None => Err(Error::new(ErrorKind::Misuse, "no vmess inbound has this tag").with_hint(
+                "give the tag of a vmess inbound of the config in force; one without a tag needs one",
+            )),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
@@ -126,11 +137,15 @@ impl UserTables {
 
 /// Whether two e-mails are one person's, as the config's reader compares them.
 fn same_email(one: &str, other: &str) -> bool {
-    one == other || one.to_lowercase() == other.to_lowercase()
+    match one.is_ascii() && other.is_ascii() {
+        true => one.eq_ignore_ascii_case(other),
+        // Some other letters have a lower case in ASCII.
+        false => one.to_lowercase() == other.to_lowercase(),
+    }
 }
 
 /// Reads a user that a host describes.
-fn read(user: &NewUser) -> Result<VmessClient, Error> {
+fn read(user: &NewUser) -> Result<User, Error> {
     let Some((id, _)) = Id::parse(user.id.trim()) else {
         return Err(
             invalid("id", "this is no id").with_reason("allowed: a UUID, or another text of 1 to 30 bytes")
@@ -143,7 +158,7 @@ fn read(user: &NewUser) -> Result<VmessClient, Error> {
         );
     }
     let (alter_id, level) = (user.alter_id, user.level);
-    Ok(VmessClient { id, alter_id, level, email: email.to_owned(), no_termination_signal: false })
+    Ok(User { id, alter_id, level, email: email.into(), no_termination_signal: false })
 }
 
 fn invalid(path: &str, text: impl Into<std::borrow::Cow<'static, str>>) -> Error {
@@ -159,26 +174,34 @@ pub(crate) mod tests {
 
     /// A table that only remembers.
     #[derive(Default)]
-    pub(crate) struct Remembered(Mutex<Vec<VmessClient>>);
+    pub(crate) struct Remembered(Mutex<Vec<User>>);
 
     impl UserTable for Remembered {
-        fn users(&self) -> Vec<VmessClient> {
+        fn users(&self) -> Vec<User> {
             self.0.lock().expect("no panic").clone()
         }
 
-        fn set_users(&self, users: Vec<VmessClient>) {
+        fn set_users(&self, users: Vec<User>) {
             *self.0.lock().expect("no panic") = users;
         }
 
         fn legacy_tag_limit(&self) -> usize {
-            5 * 271
+            5 * crate::vmess::gate::LEGACY_SECONDS
         }
     }
 
     fn tables() -> UserTables {
         let tables = UserTables::default();
-        tables.put(&"in".into(), Arc::new(Remembered::default()));
+        tables.replace(entries(&["in", "also"]));
         tables
+    }
+
+    fn entries(tags: &[&str]) -> Vec<Entry> {
+        let table = |tag: &&str| {
+            let table = (*tag != "changing").then(|| Arc::new(Remembered::default()) as Arc<dyn UserTable>);
+            (Arc::from(*tag), table)
+        };
+        tags.iter().map(table).collect()
     }
 
     fn user(id: &str, email: &str) -> NewUser {
@@ -228,7 +251,8 @@ pub(crate) mod tests {
             ("in", user(&ID.replace('-', ""), "x"), ErrorKind::ConfigInvalid, "id"),
             ("in", user("x", " "), ErrorKind::ConfigInvalid, "email"),
             ("in", user("x", "aNN"), ErrorKind::ConfigInvalid, "email"),
-            ("in", more, ErrorKind::ConfigInvalid, "alterId"),
+            ("in", more.clone(), ErrorKind::ConfigInvalid, "alterId"),
+            ("also", more, ErrorKind::ConfigInvalid, "alterId"),
         ] {
             let error = tables.add(inbound, &user).expect_err("refused");
             assert_eq!((error.kind, error.path.as_str()), (kind, path), "{user:?}");
@@ -265,9 +289,11 @@ pub(crate) mod tests {
     fn tables_go_with_their_inbounds() {
         let tables = tables();
         tables.add("in", &user(ID, "ann")).expect("a new user");
-        tables.put(&"in".into(), Arc::new(Remembered::default()));
+        tables.replace(entries(&["in", "changing"]));
         assert_eq!(emails(&tables), [""; 0], "the one that took its place");
-        tables.retain(|tag| tag != "in");
+        let error = tables.list("changing", &Counters::default()).expect_err("its users go with its ports");
+        assert!(error.kind == ErrorKind::Misuse && error.hint.contains("detour"), "{error}");
+        tables.replace(Vec::new());
         assert!(tables.list("in", &Counters::default()).is_err());
     }
 

@@ -5,13 +5,11 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::inbound::{Around, listen_ip};
 use crate::config::model::{DefaultUser, Inbound, InboundProtocol, Listen, VmessClient, VmessInbound};
 use crate::config::walk::{Node, Object, given};
+use crate::vmess::gate::{LEGACY_SECONDS, TooManyTags, check_legacy_tags};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 const KEYS: &[&str] = &["clients", "users", "default", "detour", "features", "disableInsecureEncryption"];
-
-/// For how many seconds a legacy request is looked up: 135 to either side of now.
-pub(crate) const LEGACY_SECONDS: u64 = 271;
 
 /// Reads a `vmess` inbound.
 pub(in crate::config) fn read(inbound: &Object<'_>, around: &Around) -> Option<InboundProtocol> {
@@ -148,16 +146,17 @@ pub(in crate::config) fn check_legacy<'i>(
     inbounds: impl Iterator<Item = (&'i Inbound, String)>,
     limit: usize,
 ) {
-    let (mut ids, limit) = (0_u64, limit as u64);
+    let mut clients = Vec::new();
     for (inbound, path) in inbounds {
         let InboundProtocol::Vmess(vmess) = &inbound.protocol else { continue };
-        ids = vmess.clients.iter().map(VmessClient::legacy_ids).fold(ids, u64::saturating_add);
-        let entries = ids.saturating_mul(LEGACY_SECONDS);
-        if entries > limit {
+        clients.extend(vmess.clients.iter().filter(|client| client.alter_id > 0));
+        let alter_ids = clients.iter().map(|client| client.alter_id);
+        if let Err(TooManyTags { needed, limit }) = check_legacy_tags(alter_ids, limit) {
+            let ids: u64 = clients.iter().map(|client| client.legacy_ids()).sum();
             let text = format!(
-                "the users have {ids} legacy ids, which take {entries} entries ({LEGACY_SECONDS} seconds each), more than `legacyTagLimit`"
+                "the users have {ids} legacy ids, which take {needed} entries ({LEGACY_SECONDS} seconds each), more than `legacyTagLimit`"
             );
-            let finding = Diagnostic::error(path, text).found(entries.to_string());
+            let finding = Diagnostic::error(path, text).found(needed.to_string());
             let hint = "lower the alterIds (0 takes no entry), or raise `vmesskit.legacyTagLimit`";
             top.report(finding.allowed(format!("{limit} entries")).hint(hint));
             return;

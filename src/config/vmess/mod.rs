@@ -9,7 +9,6 @@ mod mux;
 mod outbound;
 
 pub(super) use allocate::read as read_allocate;
-pub(crate) use inbound::LEGACY_SECONDS;
 pub(super) use inbound::{check_legacy, read as read_inbound};
 pub(super) use mux::read as read_mux;
 pub(super) use outbound::read as read_outbound;

@@ -63,6 +63,8 @@ pub struct Refusal {
     pub quota_of: Option<usize>,
     /// The memory of what was seen is full: `ResourceLimit`.
     pub memory_full: bool,
+    /// By how many seconds this clock has been set back: users are refused until it has caught up, `ClockSkew`.
+    pub clock_set_back: Option<i64>,
 }
 
 /// One connection's header reader.
@@ -87,9 +89,9 @@ enum State {
 
 /// A claim that will be refused, and how many keys were tried for it.
 #[derive(Debug, Clone, Copy)]
-struct Refused {
-    refusal: Refusal,
-    tried: usize,
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) tried: usize,
 }
 
 /// A legacy header that is being read.
@@ -176,15 +178,19 @@ impl State {
 /// Looks for whoever made the first bytes: as an auth id, then as a legacy signature.
 fn recognise(gate: &Gate, first: &[u8; AUTH_LEN], now: i64) -> State {
     let roster = gate.roster();
-    if let Some(found) = gate.find(&roster, first, now) {
-        let claim = remember(&gate.history, &roster, found, first, now);
-        return State::Claimed { roster, claim };
-    }
+    let refused = match gate.find(&roster, first, now) {
+        Ok(found) => {
+            let claim = remember(&gate.history, &roster, found, first, now);
+            return State::Claimed { roster, claim };
+        }
+        Err(refused) => refused,
+    };
     match Legacy::new(gate, &roster, first, now) {
-        Some(legacy) => State::Legacy(Box::new(legacy)),
-        None => {
-            let tried = roster.users.len() + 1;
-            State::Claimed { roster, claim: Err(Refused { refusal: Refusal::default(), tried }) }
+        Ok(legacy) => State::Legacy(Box::new(legacy)),
+        Err(refusal) => {
+            let clock_set_back = refused.refusal.clock_set_back.or(refusal.clock_set_back);
+            let refusal = Refusal { clock_set_back, ..refusal };
+            State::Claimed { roster, claim: Err(Refused { refusal, ..refused }) }
         }
     }
 }
@@ -209,8 +215,8 @@ fn refusal_of(verdict: Verdict, index: usize) -> Option<Refusal> {
     match verdict {
         Verdict::New => None,
         Verdict::Seen => Some(Refusal::default()),
-        Verdict::Quota => Some(Refusal { quota_of: Some(index), memory_full: false }),
-        Verdict::Full => Some(Refusal { quota_of: None, memory_full: true }),
+        Verdict::Quota => Some(Refusal { quota_of: Some(index), ..Refusal::default() }),
+        Verdict::Full => Some(Refusal { memory_full: true, ..Refusal::default() }),
     }
 }
 
@@ -309,14 +315,15 @@ fn accept(
 }
 
 impl Legacy {
-    fn new(gate: &Gate, roster: &Arc<Roster>, auth: &[u8; AUTH_LEN], now: i64) -> Option<Self> {
+    fn new(gate: &Gate, roster: &Arc<Roster>, auth: &[u8; AUTH_LEN], now: i64) -> Result<Self, Refusal> {
         let signer = gate.find_legacy(roster, auth, now)?;
-        let index = roster.users.position(signer.id)?;
-        Some(Self {
+        let index = roster.users.position(signer.id).ok_or_else(Refusal::default)?;
+        let cmd_key = roster.users.cmd_key(index).ok_or_else(Refusal::default)?;
+        Ok(Self {
             roster: Arc::clone(roster),
             index,
             auth: *auth,
-            cipher: HeaderCipher::new(roster.users.cmd_key(index)?, signer.sent),
+            cipher: HeaderCipher::new(cmd_key, signer.sent),
             plain: Zeroizing::new(Vec::with_capacity(header::MAX_LEN)),
         })
     }

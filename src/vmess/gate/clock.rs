@@ -60,6 +60,13 @@ impl Clock {
         self.period = (now, now);
     }
 
+    /// By how many seconds the clock is behind what it was before, if that is more than a small step: then users are
+    /// refused for it.
+    pub(super) fn set_back(&self, now: i64) -> Option<i64> {
+        let latest = self.past.iter().map(|&(_, latest)| latest).fold(self.period.1, i64::max);
+        Some(latest.saturating_sub(now)).filter(|&seconds| seconds > STEP)
+    }
+
     /// Whether the memory knows of everything that was made at `sent`, with `draw` seconds of grace at the start.
     pub(super) fn answers_for(&self, sent: i64, draw: i64) -> bool {
         let faded = |&(first, latest): &(i64, i64)| {
@@ -106,8 +113,10 @@ mod tests {
         assert_eq!(clock.period, (0, 9900));
         for now in (5000..9900 - 180).step_by(10) {
             assert!(!at(&mut clock, now, now), "{now}");
+            assert_eq!(clock.set_back(now), Some(9900 - now));
         }
         assert!(at(&mut clock, 9900, 9900));
+        assert_eq!(clock.set_back(9900 - STEP), None);
     }
 
     #[test]

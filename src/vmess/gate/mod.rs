@@ -20,13 +20,14 @@ mod testing;
 mod users;
 
 pub use acceptor::{Accepted, Acceptor, Refusal, Step};
-pub use tags::LEGACY_TOLERANCE;
-pub use users::{TooManyTags, User, Users, legacy_tags_needed};
+pub use tags::{LEGACY_TOLERANCE, SECONDS as LEGACY_SECONDS};
+pub use users::{TooManyTags, User, Users, check_legacy_tags, legacy_tags_needed};
 
 use super::Id;
 use super::auth::AuthId;
 use super::id::CmdKey;
 use crate::entropy::Entropy;
+use acceptor::Refused;
 use clock::Clock;
 use sessions::History;
 use std::fmt;
@@ -67,7 +68,8 @@ pub struct Gate {
     /// Held by whoever swaps the roster.
     swapping: Mutex<()>,
     history: History,
-    limits: GateLimits,
+    /// [`GateLimits::legacy_tags`], which may change.
+    legacy_tags: AtomicUsize,
     clock: Mutex<Clock>,
     /// The user who was matched last.
     hint: AtomicUsize,
@@ -111,7 +113,7 @@ impl Gate {
             roster: RwLock::new(Arc::new(Roster::new(users, None, limits.legacy_tags, started_unix_secs))),
             swapping: Mutex::new(()),
             history: History::new(limits.replay_entries, limits.replay_per_user, started_unix_secs, entropy),
-            limits,
+            legacy_tags: AtomicUsize::new(limits.legacy_tags),
             clock: Mutex::new(Clock::new(started_unix_secs)),
             hint: AtomicUsize::new(0),
             stranger: CmdKey::from_bytes(stranger),
@@ -135,8 +137,18 @@ impl Gate {
         let table = before.tags.as_ref();
         let clock = || self.clock.lock().unwrap_or_else(PoisonError::into_inner).latest();
         let now = table.map_or_else(clock, |tags| tags.advanced_at());
-        let after = Arc::new(Roster::new(users, table, self.limits.legacy_tags, now));
+        let after = Arc::new(Roster::new(users, table, self.legacy_tag_limit(), now));
         *self.roster.write().unwrap_or_else(PoisonError::into_inner) = after;
+    }
+
+    /// How many tags the table of legacy signatures may have: [`GateLimits::legacy_tags`].
+    pub fn legacy_tag_limit(&self) -> usize {
+        self.legacy_tags.load(Ordering::Relaxed)
+    }
+
+    /// Changes that limit; it counts from the next [`Gate::set_users`] on.
+    pub fn set_legacy_tag_limit(&self, limit: usize) {
+        self.legacy_tags.store(limit, Ordering::Relaxed);
     }
 
     /// Brings the table of legacy signatures to `unix_secs`. Cheap when nothing is due; else about 1 µs for each id
@@ -164,27 +176,36 @@ impl Gate {
     }
 
     /// Whose auth id this is, if it may be used now.
-    fn find(&self, roster: &Roster, auth_id: &AuthId, now: i64) -> Option<Found> {
-        let found = roster.users.find(auth_id, now, self.hint.load(Ordering::Relaxed))?;
-        if !self.answers_for(found.sent, 0, now) {
-            return None;
+    fn find(&self, roster: &Roster, auth_id: &AuthId, now: i64) -> Result<Found, Refused> {
+        let Some(found) = roster.users.find(auth_id, now, self.hint.load(Ordering::Relaxed)) else {
+            return Err(Refused { refusal: Refusal::default(), tried: roster.users.len() + 1 });
+        };
+        match self.judge_time(found.sent, 0, now) {
+            Ok(()) => {
+                self.hint.store(found.index, Ordering::Relaxed);
+                Ok(found)
+            }
+            Err(refusal) => Err(Refused { refusal, tried: found.tried }),
         }
-        self.hint.store(found.index, Ordering::Relaxed);
-        Some(found)
     }
 
     /// Whose legacy signature this is, if it may be used now.
-    fn find_legacy<'a>(&self, roster: &'a Roster, auth: &[u8; 16], now: i64) -> Option<Signer<'a>> {
-        let signer = roster.tags.as_ref()?.find(auth, now)?;
+    fn find_legacy<'a>(&self, roster: &'a Roster, auth: &[u8; 16], now: i64) -> Result<Signer<'a>, Refusal> {
+        let signer =
+            roster.tags.as_ref().and_then(|tags| tags.find(auth, now)).ok_or_else(Refusal::default)?;
         let tainted = self.history.is_tainted(signer.id, auth);
-        (self.answers_for(signer.sent, LEGACY_DRAW, now) && !tainted).then_some(signer)
+        self.judge_time(signer.sent, LEGACY_DRAW, now)?;
+        if tainted { Err(Refusal::default()) } else { Ok(signer) }
     }
 
     /// Whether the memory answers for what was made at `sent`: see [`clock`].
-    fn answers_for(&self, sent: i64, draw: i64, now: i64) -> bool {
+    fn judge_time(&self, sent: i64, draw: i64, now: i64) -> Result<(), Refusal> {
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         clock.observe(now);
-        clock.answers_for(sent, draw)
+        if clock.answers_for(sent, draw) {
+            return Ok(());
+        }
+        Err(Refusal { clock_set_back: clock.set_back(now), ..Refusal::default() })
     }
 
     /// Where this user is now, after the users may have been swapped.

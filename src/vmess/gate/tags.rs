@@ -25,7 +25,7 @@ pub const LEGACY_TOLERANCE: i64 = 135;
 /// Seconds that the table covers beyond what is acceptable, so that it need not be advanced every second.
 const AHEAD: i64 = 3;
 /// Seconds that the table covers.
-pub(super) const SECONDS: usize = (2 * LEGACY_TOLERANCE + 1 + AHEAD) as usize;
+pub const SECONDS: usize = (2 * LEGACY_TOLERANCE + 1 + AHEAD) as usize;
 
 /// Words in a bucket: a cache line.
 const BUCKET: usize = 8;

@@ -4,6 +4,7 @@ use super::tags::SECONDS;
 use crate::vmess::Id;
 use crate::vmess::auth::{AuthId, AuthOpener, within_tolerance};
 use crate::vmess::id::CmdKey;
+use std::collections::HashMap;
 use std::fmt;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -21,16 +22,6 @@ pub struct User {
     pub email: Arc<str>,
     /// Leaves out the terminating chunk of this user's downlinks.
     pub no_termination_signal: bool,
-}
-
-impl User {
-    /// How many ids this user's legacy headers may be signed with: the own one and the alter ids, or none.
-    pub fn legacy_ids(&self) -> usize {
-        match self.alter_id {
-            0 => 0,
-            count => usize::from(count) + 1,
-        }
-    }
 }
 
 /// Legacy ids would need more tags than the limit allows.
@@ -60,9 +51,27 @@ const _: () = assert!(size_of::<AuthOpener>() + size_of::<CmdKey>() + size_of::<
 impl Users {
     /// Prepares the keys of `users`: some 2 µs each. Users may share an id; the first one is found then.
     pub fn new(users: Vec<User>) -> Self {
-        let cmd_keys: Box<[CmdKey]> = users.iter().map(|user| user.id.cmd_key()).collect();
-        let openers = cmd_keys.iter().map(AuthOpener::new).collect();
-        Self { users: users.into(), cmd_keys, openers }
+        Self::after(users, &Self::default())
+    }
+
+    /// The same, but takes over the keys of those who are among `before`, which costs a tenth.
+    pub fn after(users: Vec<User>, before: &Self) -> Self {
+        let known: HashMap<&Id, usize> =
+            before.users.iter().enumerate().map(|(index, user)| (&user.id, index)).collect();
+        let keys = users.iter().map(|user| {
+            let known = known.get(&user.id).and_then(|&index| before.keys(index));
+            known.unwrap_or_else(|| {
+                let cmd_key = user.id.cmd_key();
+                let opener = AuthOpener::new(&cmd_key);
+                (cmd_key, opener)
+            })
+        });
+        let (cmd_keys, openers): (Vec<_>, Vec<_>) = keys.unzip();
+        Self { users: users.into(), cmd_keys: cmd_keys.into(), openers: openers.into() }
+    }
+
+    fn keys(&self, index: usize) -> Option<(CmdKey, AuthOpener)> {
+        Some((self.cmd_keys.get(index)?.clone(), self.openers.get(index)?.clone()))
     }
 
     /// The user at `index`.
@@ -96,10 +105,7 @@ impl Users {
     /// # Errors
     /// [`TooManyTags`].
     pub fn check_legacy_tags(&self, limit: usize) -> Result<(), TooManyTags> {
-        match self.legacy_tags_needed() {
-            needed if needed > limit => Err(TooManyTags { needed, limit }),
-            _ => Ok(()),
-        }
+        check_legacy_tags(self.users.iter().map(|user| user.alter_id), limit)
     }
 
     pub(super) fn cmd_key(&self, index: usize) -> Option<&CmdKey> {
@@ -165,6 +171,17 @@ pub fn legacy_tags_needed(alter_ids: impl IntoIterator<Item = u16>) -> usize {
     with.fold(0, |sum: usize, count| sum.saturating_add((usize::from(count) + 1) * SECONDS))
 }
 
+/// Holds [`legacy_tags_needed`] against a limit: the one rule for configs, the interface and gates.
+///
+/// # Errors
+/// [`TooManyTags`].
+pub fn check_legacy_tags(alter_ids: impl IntoIterator<Item = u16>, limit: usize) -> Result<(), TooManyTags> {
+    match legacy_tags_needed(alter_ids) {
+        needed if needed > limit => Err(TooManyTags { needed, limit }),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +210,23 @@ mod tests {
         let users = Users::new(vec![user(1, 0), user(2, 0), user(1, 4)]);
         let auth_id = AuthCipher::new(&users.cmd_keys[2]).seal(NOW, [0; 4]);
         assert_eq!(users.find(&auth_id, NOW, 1).map(|found| found.index), Some(0));
+    }
+
+    #[test]
+    fn who_comes_and_goes_leaves_the_others_their_keys() {
+        let all = |range: std::ops::Range<u32>| range.map(|n| user(n, 0)).collect::<Vec<_>>();
+        let before = Users::new(all(0..20));
+        let mut next = all(5..30);
+        next.rotate_left(7);
+        let after = Users::after(next.clone(), &before);
+        assert_eq!(after.iter().cloned().collect::<Vec<_>>(), next);
+        for (index, user) in next.iter().enumerate() {
+            let auth_id = AuthCipher::new(&user.id.cmd_key()).seal(NOW, [1, 2, 3, 4]);
+            assert_eq!(after.find(&auth_id, NOW, 0).map(|found| found.index), Some(index));
+            assert_eq!(after.cmd_key(index).map(CmdKey::as_bytes), Some(user.id.cmd_key().as_bytes()));
+        }
+        let gone = AuthCipher::new(&user(0, 0).id.cmd_key()).seal(NOW, [1, 2, 3, 4]);
+        assert_eq!(after.find(&gone, NOW, 0), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::engine::gates::SharedGate;
 use crate::entropy::Entropy;
 use crate::vmess::Id;
 use crate::vmess::command::SwitchAccount;
-use crate::vmess::gate::{User, Users};
+use crate::vmess::gate::{User, Users, check_legacy_tags};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
@@ -123,15 +123,20 @@ impl Door {
         if self.users.len() >= ACCOUNTS {
             return None;
         }
-        let user = User {
+        let mut user = User {
             id: new_id(entropy),
             alter_id: default.alter_id,
             level: default.level,
             email: email.as_str().into(),
             no_termination_signal: false,
         };
-        let all = self.users.iter().cloned().chain([user.clone()]).collect();
-        self.gate.set_users(Users::new(all));
+        let all = || self.users.iter().chain([&user]);
+        if check_legacy_tags(all().map(|user| user.alter_id), self.gate.legacy_tag_limit()).is_err() {
+            // Every server takes the other header of everybody.
+            user.alter_id = 0;
+        }
+        let all = self.users.iter().chain([&user]).cloned().collect();
+        self.gate.set_users(all);
         Some(user)
     }
 }
@@ -150,6 +155,7 @@ pub(crate) fn accounts(
     entropy: &mut dyn Entropy,
 ) -> Vec<VmessClient> {
     let mut clients = settings.clients.clone();
+    let configured = clients.len();
     let mut known: HashMap<String, ()> =
         clients.iter().map(|client| (client.email.to_lowercase(), ())).collect();
     for client in detours_to(config, tag).flat_map(|inbound| &inbound.clients) {
@@ -163,6 +169,12 @@ pub(crate) fn accounts(
                 no_termination_signal: false,
             });
         }
+    }
+    // All ports that are open at a time share the limit, each being followed before it is closed.
+    let ports = settings.allocate.map_or(1, |allocate| 2 * allocate.concurrency as usize);
+    let limit = config.vmesskit.legacy_tag_limit / ports.max(1);
+    if check_legacy_tags(clients.iter().map(|client| client.alter_id), limit).is_err() {
+        clients.iter_mut().skip(configured).for_each(|client| client.alter_id = 0);
     }
     clients
 }

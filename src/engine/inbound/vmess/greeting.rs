@@ -58,12 +58,7 @@ pub(super) async fn greet(server: &Server, stream: &TcpStream) -> Greeting {
                 return Greeting::Known(accepted, early);
             }
             Step::Refused(refusal) => {
-                if refusal.quota_of.is_some() {
-                    server.tell(Limit::Quota);
-                }
-                if refusal.memory_full {
-                    server.tell(Limit::Replays);
-                }
+                server.tell_refusal(refusal);
                 return Greeting::Stranger;
             }
             Step::Invalid(error) => {

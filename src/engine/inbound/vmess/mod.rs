@@ -21,8 +21,10 @@ mod xudp;
 use super::super::Shard;
 use super::super::gates::SharedGate;
 use super::listener::{self, Listening, Serve};
+use crate::Event;
 use crate::config::{Inbound, VmessInbound};
 use crate::vmess::command::SwitchAccount;
+use crate::vmess::gate::Refusal;
 use drain::Drains;
 pub(crate) use limits::Limits;
 use std::cell::RefCell;
@@ -76,17 +78,22 @@ enum Limit {
     User,
     Source,
     Memory,
+    /// What the clock shows is behind what it has shown.
+    Clock(i64),
 }
 
 impl Limit {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Quota => "new connections of a user in 5 minutes",
-            Self::Replays => "new connections of all users in 5 minutes",
-            Self::User => "connections of a user",
-            Self::Source => "connections of a source address",
-            Self::Memory => "payload memory for another connection",
-        }
+    /// Its place among [`SharedGate::is_news`]'s, and what the host is told.
+    fn tell(self, tag: &str) -> (usize, Event) {
+        let (place, what) = match self {
+            Self::Quota => (0, "new connections of a user in 5 minutes"),
+            Self::Replays => (1, "new connections of all users in 5 minutes"),
+            Self::User => (2, "connections of a user"),
+            Self::Source => (3, "connections of a source address"),
+            Self::Memory => (4, "payload memory for another connection"),
+            Self::Clock(back) => return (5, Event::ClockSkew { seconds: back.saturating_neg() }),
+        };
+        (place, Event::ResourceLimit { what: format!("{what} at [{tag}]") })
     }
 }
 
@@ -122,11 +129,21 @@ impl Server {
 
     /// Tells the host that a limit has been reached, unless it was told lately.
     fn tell(&self, limit: Limit) {
-        if !self.gate.is_news(limit as usize, self.shard.clock.now(), TELL_EVERY) {
-            return;
+        let (place, event) = limit.tell(&self.tag);
+        if self.gate.is_news(place, self.shard.clock.now(), TELL_EVERY) {
+            self.shard.shared.emit(event);
         }
-        let what = format!("{} at [{}]", limit.text(), self.tag);
-        self.shard.shared.emit(crate::Event::ResourceLimit { what });
+    }
+
+    /// Tells the host what it should know of a stranger's refusal.
+    fn tell_refusal(&self, refusal: Refusal) {
+        let Refusal { quota_of, memory_full, clock_set_back } = refusal;
+        let limits = [
+            quota_of.map(|_| Limit::Quota),
+            memory_full.then_some(Limit::Replays),
+            clock_set_back.map(Limit::Clock),
+        ];
+        limits.into_iter().flatten().for_each(|limit| self.tell(limit));
     }
 }
 

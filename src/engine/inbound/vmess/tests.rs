@@ -60,6 +60,7 @@ async fn a_gate_outlives_a_reload_and_takes_its_users() {
         let gate = Arc::clone(&server(&shard, &before).gate);
         let secret = gate.drain_secret_millis();
         let after = settings(vec![client(1, 0), client(2, 0)]);
+        shard.shared.gates.follow(&with(&after), &shard.shared.users);
         let again = server(&shard, &after);
         assert!(Arc::ptr_eq(&gate, &again.gate));
         assert_eq!((gate.users().len(), gate.drain_secret_millis()), (2, secret));
@@ -73,7 +74,8 @@ async fn a_gate_outlives_a_reload_and_takes_its_users() {
             email: "".into(),
             no_termination_signal: false,
         };
-        gate.set_users(crate::vmess::gate::Users::new(vec![user(1), user(2), user(3)]));
+        gate.set_users(vec![user(1), user(2), user(3)]);
+        shard.shared.gates.follow(&with(&after), &shard.shared.users);
         assert_eq!(server(&shard, &after).gate.users().len(), 3);
 
         shard.shared.gates.retain(&with(&after));
@@ -95,8 +97,29 @@ async fn legacy_signatures_keep_up_with_the_time_and_nobody_ticks_without_any() 
         while gate.next_advance().is_some_and(|next| next < due + 3600) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        gate.set_users(crate::vmess::gate::Users::new(Vec::new()));
+        // Set back, it comes to the table at once too, and not when it has caught up.
+        shard.clock.set_offset(0);
+        while gate.next_advance().is_some_and(|next| next > due + 3000) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        gate.set_users(Vec::new());
         assert_eq!(gate.next_advance(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_is_told_once() {
+    let settings = settings(vec![]);
+    on_a_shard(with(&settings), async |shard| {
+        let server = server(&shard, &settings);
+        let refusal = Refusal { clock_set_back: Some(3600), ..Refusal::default() };
+        server.tell_refusal(Refusal::default());
+        server.tell_refusal(refusal);
+        server.tell_refusal(refusal);
+        let next = || shard.shared.poll_event(0, || std::task::Waker::noop().clone());
+        assert_eq!(next(), std::task::Poll::Ready(Some(Event::ClockSkew { seconds: -3600 })));
+        assert_eq!(next(), std::task::Poll::Pending);
     })
     .await;
 }

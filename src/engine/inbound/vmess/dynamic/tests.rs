@@ -68,7 +68,7 @@ async fn a_user_gets_its_own_account_and_one_of_the_ports() {
             assert_eq!(told(&shard, "c@X").id, new.id, "made once");
             assert_ne!(told(&shard, "").id, new.id);
             assert_eq!(gate.users().len(), 3);
-            gate.set_users(Users::new(Vec::new()));
+            gate.set_users(Vec::new());
             assert_ne!(told(&shard, "c@x").id, new.id, "it was taken away meanwhile");
             let none = |tag| shard.with_entropy(|entropy| shard.shared.offers.hand_out(tag, "b@x", entropy));
             assert_eq!(none("other"), None);
