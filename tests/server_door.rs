@@ -131,6 +131,39 @@ fn a_users_invalid_request_is_closed_at_once_and_harms_nobody() {
     stop(&server);
 }
 
+/// A checksum is all that holds a legacy header together, so what is wrong behind it is no user's for sure.
+#[test]
+fn an_unsealed_body_is_refused_at_once_only_to_who_has_proved_to_be_a_user() {
+    let port = free_port();
+    let server = start(&format!(
+        r#"{{"inbounds": [{{"protocol": "vmess", "listen": "127.0.0.1", "port": {port}, "settings": {{
+             "clients": [{{"id": "{ID}", "alterId": 1}}], "disableInsecureEncryption": true}}}}],
+           "outbounds": [{{"protocol": "freedom"}}], "policy": {{"levels": {{"0": {{"handshake": 2}}}}}}}}"#
+    ));
+    let echo = tcp_echo();
+    let bare: fn(&mut [u8]) = |plain| (plain[34], plain[35]) = (1, 5);
+    let sealed = header(&cmd_key(), now(), 1, echo, bare);
+    let legacy = legacy_header(now(), 2, echo, bare);
+    let spoiled = legacy_header(now() + 1, 3, echo, |plain| plain[37] = 9);
+    let watched = [sealed, legacy, spoiled].map(|wire| thread::spawn(move || probe(port, &wire, &[], false)));
+    let [sealed, legacy, spoiled] = watched.map(|probe| probe.join().expect("an end"));
+    assert!(sealed.after < Duration::from_secs(1), "{sealed:?}");
+    assert!(
+        legacy.after.abs_diff(spoiled.after) < JITTER && legacy.after > sealed.after,
+        "{legacy:?} {spoiled:?}"
+    );
+    assert!([sealed, legacy, spoiled].iter().all(|seen| (seen.bytes, seen.reset) == (0, false)));
+    // A sealed body is served under either header.
+    let mut user = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    user.write_all(&legacy_header(now(), 4, echo, GOOD)).expect("sent");
+    let deadline = Instant::now() + PATIENCE;
+    while server.stats().tcp_open == 0 {
+        assert!(Instant::now() < deadline, "a user is let in");
+        thread::sleep(Duration::from_millis(5));
+    }
+    stop(&server);
+}
+
 #[test]
 fn a_header_may_come_byte_by_byte_and_with_its_body() {
     let port = free_port();

@@ -14,7 +14,7 @@ use crate::transport::tcp::TcpCarrier;
 use crate::vmess::command::SWITCH_ACCOUNT;
 use crate::vmess::gate::{Accepted, User};
 use crate::vmess::response::ResponseHeader;
-use crate::vmess::server::{self, Connection};
+use crate::vmess::server::{self, Connection, HeaderKind};
 use crate::vmess::{Command, Id, Security};
 use std::future::{Future, ready};
 use std::net::SocketAddr;
@@ -35,7 +35,16 @@ pub(super) async fn serve(server: Rc<Server>, stream: TcpStream, source: SocketA
     // Each part is boxed for as long as it lasts: what it holds is not to be in every connection's memory for ever.
     let greeting = Box::pin(timeout_at(deadline, greet(&server, &stream)));
     let begun = match greeting.await.unwrap_or(Greeting::Stranger) {
-        Greeting::Known(accepted, early) => begin(&server, stream, source, accepted, early),
+        Greeting::Known(accepted, early) => {
+            let kind = accepted.kind;
+            match begin(&server, stream, source, accepted, early) {
+                // A legacy header proves nothing but its time: whoever changed the rest is not to learn that.
+                Err(stream) if kind == HeaderKind::Legacy => {
+                    return Box::pin(drain(&server, stream, deadline)).await;
+                }
+                begun => begun,
+            }
+        }
         Greeting::Stranger => {
             let text = format_args!("vmess [{}] from {source}: not a user", server.tag);
             server.shard.shared.log(LogLevel::Debug, text);
