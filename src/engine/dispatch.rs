@@ -41,7 +41,7 @@ pub(crate) struct Flow {
 }
 
 /// The user of a VMess inbound, as a flow needs him.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FlowUser {
     /// The e-mail; may be empty.
     pub(crate) email: Arc<str>,

@@ -1,5 +1,6 @@
 //! The gates of an instance's VMess inbounds: made once, and shared by every shard that listens for them.
 
+use super::inbound::vmess::Homes;
 use super::shard::Shard;
 use super::users::{self, UserTable, UserTables};
 use crate::config::{Config, Inbound, InboundProtocol, Listen, VmessClient, VmessInbound};
@@ -30,6 +31,8 @@ pub(crate) struct SharedGate {
     changed: Notify,
     /// Whether nobody listens at it any more.
     closed: AtomicBool,
+    /// Where its clients' named UDP sources live.
+    pub(crate) homes: Homes,
     /// When each limit was last told, whichever shard reached it.
     told: Mutex<[Option<Moment>; LIMITS]>,
 }
@@ -126,8 +129,8 @@ impl Gates {
         let users = Users::new(users(&settings.clients));
         let gate = shard.with_entropy(|entropy| Gate::new(users, limits, started, entropy));
         let closed = AtomicBool::new(false);
-        let (changed, told) = (Notify::new(), Mutex::default());
-        let gate = Arc::new(SharedGate { gate, changed, closed, told });
+        let (changed, told, homes) = (Notify::new(), Mutex::default(), Homes::default());
+        let gate = Arc::new(SharedGate { gate, changed, closed, homes, told });
         open.push(Entry { tag: Arc::clone(tag), settings: settings.clone(), gate: Arc::clone(&gate) });
         shard.spawn(keep_up(Rc::clone(shard), Arc::clone(&gate)));
         gate

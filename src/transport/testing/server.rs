@@ -99,7 +99,8 @@ impl Server {
         let mut slab = vec![0; HEADROOM + payload.len() + TAILROOM];
         let range = HEADROOM..HEADROOM + payload.len();
         slab[range.clone()].copy_from_slice(payload);
-        let chunk = self.connection.downlink.seal(&mut slab, range, &mut self.entropy).expect("a legal payload");
+        let chunk =
+            self.connection.downlink.seal(&mut slab, range, &mut self.entropy).expect("a legal payload");
         slab[chunk].to_vec()
     }
 

@@ -12,6 +12,7 @@ mod datagrams;
 mod drain;
 pub(crate) mod dynamic;
 mod greeting;
+mod homes;
 mod limits;
 mod mux;
 mod packetaddr;
@@ -26,6 +27,7 @@ use crate::config::{Inbound, VmessInbound};
 use crate::vmess::command::SwitchAccount;
 use crate::vmess::gate::Refusal;
 use drain::Drains;
+pub(crate) use homes::Homes;
 pub(crate) use limits::Limits;
 use std::cell::RefCell;
 use std::future::Future;
@@ -66,7 +68,7 @@ pub(super) struct Server {
     detour: Option<Arc<str>>,
     scratch: RefCell<Box<[u8]>>,
     drains: Drains,
-    /// The UDP sources that have names.
+    /// The UDP sources that have names and live on this shard.
     sources: xudp::Sources,
 }
 
@@ -99,17 +101,21 @@ impl Limit {
 
 impl Server {
     fn new(shard: &Rc<Shard>, inbound: &Inbound, settings: &VmessInbound) -> Rc<Self> {
-        Rc::new(Self {
+        let gate = shard.shared.gates.open(shard, &inbound.tag, settings);
+        let (sources, visits) = xudp::Sources::new(Arc::clone(&gate));
+        let server = Rc::new(Self {
             shard: Rc::clone(shard),
             tag: Arc::clone(&inbound.tag),
-            gate: shard.shared.gates.open(shard, &inbound.tag, settings),
+            gate,
             limits: Arc::clone(&shard.shared.limits),
             sealed_only: settings.disable_insecure_encryption,
             detour: settings.detour.clone(),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             drains: Drains::default(),
-            sources: xudp::Sources::default(),
-        })
+            sources,
+        });
+        shard.spawn(xudp::receive(Rc::downgrade(&server), visits));
+        server
     }
 
     /// How long after accept a client that has not proved itself sees our end: the handshake time of level 0, less this

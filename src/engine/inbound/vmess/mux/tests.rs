@@ -22,6 +22,18 @@ fn run_test(test: impl Future<Output = ()>) {
 }
 
 fn server() -> Rc<Server> {
+    server_on(&shard())
+}
+
+/// The same inbound's server on another shard of the same instance.
+fn sibling(server: &Server) -> Rc<Server> {
+    let shard = &server.shard;
+    let live = crate::engine::shard::Live::new(Arc::clone(&shard.live().config)).expect("a good config");
+    let (host, health) = (Arc::clone(&shard.host), Arc::clone(&shard.health));
+    server_on(&crate::engine::Shard::new(Arc::clone(&shard.shared), host, health, live, 16 << 20))
+}
+
+fn server_on(shard: &Rc<crate::engine::Shard>) -> Rc<Server> {
     let settings = VmessInbound {
         listen: Listen { ip: Ipv4Addr::LOCALHOST.into(), ports: (1, 1) },
         clients: Vec::new(),
@@ -31,7 +43,7 @@ fn server() -> Rc<Server> {
         allocate: None,
     };
     let inbound = Inbound { tag: "in".into(), protocol: InboundProtocol::Vmess(settings.clone()) };
-    Server::new(&shard(), &inbound, &settings)
+    Server::new(shard, &inbound, &settings)
 }
 
 fn id(last: u8) -> Id {
@@ -188,6 +200,75 @@ fn a_named_source_keeps_its_socket_and_the_new_carrier_takes_it() {
         send(&server, &mut other, b"4", &to_a);
         let (data, elsewhere) = heard(&a).await;
         assert!(data == b"4" && elsewhere != from);
+    });
+}
+
+#[test]
+fn a_named_source_is_taken_over_from_another_shard() {
+    run_test(async {
+        let home = server();
+        let away = sibling(&home);
+        let (a, to_a) = peer().await;
+        let (mut first, _kill_first) = source(&home, &to_a, Some(7), id(1));
+        send(&home, &mut first, b"1", &to_a);
+        let (_, from) = heard(&a).await;
+        let (mut second, kill_second) = source(&away, &to_a, Some(7), id(1));
+        send(&away, &mut second, b"2", &to_a);
+        assert_eq!(heard(&a).await, (b"2".to_vec(), from), "from the same socket");
+        assert_eq!(recv(&mut first).await, None, "an End");
+        a.send_to(b"answer", from).await.expect("sent");
+        assert_eq!(recv(&mut second).await, Some((b"answer".to_vec(), to_a.clone())));
+        // The carrier on the other shard dies: the socket stays for the next one, wherever that comes to.
+        kill_second.abort();
+        let (third_shard, fourth_shard) = (sibling(&home), &home);
+        let (mut third, _kill_third) = source(&third_shard, &to_a, Some(7), id(1));
+        send(&third_shard, &mut third, b"3", &to_a);
+        assert_eq!(heard(&a).await, (b"3".to_vec(), from));
+        let (mut fourth, _kill_fourth) = source(fourth_shard, &to_a, Some(7), id(1));
+        send(fourth_shard, &mut fourth, b"4", &to_a);
+        assert_eq!(heard(&a).await, (b"4".to_vec(), from));
+        assert_eq!(recv(&mut third).await, None, "an End");
+        // Another user's source of the same name is another one.
+        let (mut other, _kill_other) = source(&away, &to_a, Some(7), id(2));
+        send(&away, &mut other, b"5", &to_a);
+        let (data, elsewhere) = heard(&a).await;
+        assert!(data == b"5" && elsewhere != from);
+    });
+}
+
+#[test]
+fn a_named_source_ends_at_home_when_its_session_does_elsewhere() {
+    run_test(async {
+        let home = server();
+        let away = sibling(&home);
+        let (a, to_a) = peer().await;
+        let (mut first, _kill_first) = source(&home, &to_a, Some(7), id(1));
+        send(&home, &mut first, b"1", &to_a);
+        heard(&a).await;
+        let (mut second, _kill_second) = source(&away, &to_a, Some(7), id(1));
+        send(&away, &mut second, b"2", &to_a);
+        heard(&a).await;
+        assert!(home.sources.is_held(&id(1)) && !away.sources.is_held(&id(1)));
+        drop(second);
+        while home.sources.is_held(&id(1)) {
+            tokio::task::yield_now().await;
+        }
+        // The name is free: the shard that sees it next is its home.
+        let (mut third, _kill_third) = source(&away, &to_a, Some(7), id(1));
+        send(&away, &mut third, b"3", &to_a);
+        heard(&a).await;
+        assert!(!home.sources.is_held(&id(1)) && away.sources.is_held(&id(1)));
+        // A server that is gone is nobody's home.
+        drop((home, first));
+        let heir = sibling(&away);
+        drop(third);
+        while away.sources.is_held(&id(1)) {
+            tokio::task::yield_now().await;
+        }
+        let (mut fourth, _kill_fourth) = source(&heir, &to_a, Some(7), id(1));
+        send(&heir, &mut fourth, b"4", &to_a);
+        heard(&a).await;
+        assert!(heir.sources.is_held(&id(1)));
     });
 }
 
