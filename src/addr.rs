@@ -41,16 +41,17 @@ pub enum Host {
 impl Host {
     /// Reads an address or a domain name.
     ///
-    /// IP literals (an IPv6 one may stand in brackets) become [`Host::Ip`]. Anything else is taken as a domain name if
-    /// it is 1 to 255 bytes of ASCII letters, digits, `-`, `_` and `.`; `None` otherwise.
+    /// One trailing dot means nothing. IP literals (an IPv6 one may stand in brackets) become [`Host::Ip`], so that no
+    /// rule for addresses is passed by under a name. Anything else is taken as a domain name if it is 1 to 255 bytes of
+    /// ASCII letters, digits, `-`, `_` and `.`; `None` otherwise.
     pub fn parse(text: &str) -> Option<Self> {
-        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        let name = text.strip_suffix('.').unwrap_or(text);
+        let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
         if let Ok(ip) = bare.parse() {
             return Some(Self::Ip(ip));
         }
-        let name = text.strip_suffix('.').unwrap_or(text);
         let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        if name.is_empty() || name.len() > 255 || !name.bytes().all(legal) {
+        if name.is_empty() || name.ends_with('.') || name.len() > 255 || !name.bytes().all(legal) {
             return None;
         }
         Some(Self::Domain(name.to_ascii_lowercase().into()))
@@ -180,6 +181,19 @@ mod tests {
         assert_eq!(Host::parse("Example.COM."), Some(Host::Domain("example.com".into())));
         assert_eq!(Host::parse("a b"), None);
         assert_eq!(Host::parse(""), None);
+    }
+
+    /// What a peer hands on is read again by the next one: it must stay what it was judged as here.
+    #[test]
+    fn a_host_reads_as_itself() {
+        assert_eq!(Host::parse("1.2.3.4."), Some(Host::Ip([1, 2, 3, 4].into())));
+        for text in [".", "..", "a..", "1.2.3.4..", "[::1]..", "[1.2.3.4.]"] {
+            assert_eq!(Host::parse(text), None, "{text}");
+        }
+        for text in ["a.", "a..b.", "-", "1.2.3", "::1.", "[::1]."] {
+            let host = Host::parse(text).expect(text);
+            assert_eq!(Host::parse(&host.to_string()), Some(host), "{text}");
+        }
     }
 
     #[test]
