@@ -191,6 +191,28 @@ fn a_server_refuses_padding_without_masking() {
     }
 }
 
+/// Masking and padding are what chunks have: without them these options mean nothing.
+#[test]
+fn a_body_without_chunks_takes_no_padding() {
+    let options = Options::CHUNK_MASKING.with(Options::GLOBAL_PADDING);
+    for security in [Security::Aes128Cfb, Security::None] {
+        for command in [Command::Tcp, Command::Udp, Command::Mux] {
+            let request = Request { options, ..request(command, security) };
+            let mut entropy = SeededEntropy::new(1);
+            let (mut client, server) = pair(&request, &mut entropy);
+            assert_eq!(client.uplink.framing().max_tail(), 0);
+            let sent: Vec<u8> = [5, 200, 1000].map(|len| payload(len, 1)).concat();
+            let wire: Vec<u8> = [5, 200, 1000]
+                .iter()
+                .flat_map(|&len| seal(&mut client.uplink, &payload(len, 1), &mut entropy))
+                .collect();
+            assert_eq!(wire.len(), sent.len());
+            let received = receive(server.uplink, &wire, || 7).expect("it ends anywhere");
+            assert_eq!(received.bytes(), sent, "{request:?}");
+        }
+    }
+}
+
 #[test]
 fn a_carrier_that_ends_between_chunks_is_a_proper_end_and_inside_one_it_is_not() {
     let request = request(Command::Tcp, Security::Aes128Gcm);

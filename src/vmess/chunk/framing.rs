@@ -64,12 +64,13 @@ impl Framing {
         let terminated = options.contains(Options::CHUNK_STREAM);
         let (bare, aead) =
             (matches!(protection, Protection::Bare), matches!(protection, Protection::Aead(_)));
+        let chunked = aead || terminated;
         Ok(Self {
             protection,
-            chunked: aead || terminated,
+            chunked,
             terminated,
             masked,
-            padded: padded && (!bare || matches!(command, Command::Udp)),
+            padded: chunked && padded && (!bare || matches!(command, Command::Udp)),
             sealed_sizes: aead && options.contains(Options::AUTHENTICATED_LENGTH),
         })
     }
