@@ -394,7 +394,8 @@ impl Relay {
         loop {
             let nearest = self.nearest();
             if self.armed.is_none_or(|armed| nearest < armed) {
-                timer.as_mut().reset(nearest);
+                // A timer that is reset to a later time stays where it was and wakes the thread there for nothing.
+                timer.set(sleep_until(nearest));
                 self.armed = Some(nearest);
             }
             if timer.as_mut().poll(cx).is_pending() {
