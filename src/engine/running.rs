@@ -12,6 +12,7 @@ use crate::config::{
     self, Allocate, Config, Icmp, Inbound, InboundProtocol, Listen, LogLevel, Socks, VmessInbound,
 };
 use crate::error::{Error, ErrorKind};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,6 +48,9 @@ struct Bound {
     changing: Option<(Inbound, Instant)>,
     /// The names of its sockets on each shard, one for each address.
     ids: Vec<u64>,
+    /// The same sockets once more, of each address one for each shard: a reload that leaves the place leaves them open,
+    /// with the clients that wait there. None where ports change.
+    sockets: Vec<Vec<TcpListener>>,
 }
 
 /// An inbound's sockets that are open and that nobody accepts from yet.
@@ -128,10 +132,15 @@ impl Running {
         let added: Vec<&Inbound> =
             config.inbounds.iter().filter(|new| !old.config.inbounds.contains(new)).collect();
         let stays = |bound: &Bound| config.inbounds.contains(&bound.inbound);
-        // A port that moves from one inbound to another must be free before it can be opened.
-        let moves = |bound: &Bound| added.iter().any(|added| in_each_others_way(added, &bound.inbound));
-        let freed: Vec<Bound> = self.bound.extract_if(.., |bound| !stays(bound) && moves(bound)).collect();
+        // An address that others take must be free before they can be opened, unless they listen on the very same one.
+        let moves = |bound: &Bound| {
+            let inherited = added.iter().any(|added| bound.leaves_sockets_to(added));
+            !inherited && added.iter().any(|added| in_each_others_way(added, &bound.inbound))
+        };
+        let mut freed: Vec<Bound> =
+            self.bound.extract_if(.., |bound| !stays(bound) && moves(bound)).collect();
         if !freed.is_empty() {
+            freed.iter_mut().for_each(|bound| bound.sockets.clear());
             self.take_up(shard, None, Vec::new(), ids(&freed)).await?;
         }
         let gone: Vec<u64> = ids(self.bound.iter().filter(|bound| !stays(bound)));
@@ -232,13 +241,29 @@ impl Running {
     /// [`sockets::open`]'s, with the inbound's path.
     fn open(&mut self, shard: &Shard, config: &Config, inbound: &Inbound) -> Result<Vec<Opened>, Error> {
         let result = match (&inbound.protocol, place(inbound)) {
-            (_, Some(place)) => self.open_all(inbound, place).map(|opened| vec![opened]),
+            (_, Some(place)) => match self.inherit(inbound) {
+                Some(opened) => Ok(vec![opened]),
+                None => self.open_all(inbound, place).map(|opened| vec![opened]),
+            },
             (InboundProtocol::Vmess(settings), None) => self.open_some(shard, config, inbound, settings),
             (_, None) => Ok(Vec::new()),
         };
         result.map_err(|error| {
             let index = config.inbounds.iter().position(|other| other == inbound);
             error.with_path(index.map(|index| format!("inbounds[{index}].port")).unwrap_or_default())
+        })
+    }
+
+    /// Takes over the sockets of an inbound in the very same place; `None` if there is none, or no descriptor for them.
+    fn inherit(&mut self, inbound: &Inbound) -> Option<Opened> {
+        let bound = self.bound.iter().find(|bound| bound.leaves_sockets_to(inbound))?;
+        let copies = bound.sockets.iter().map(|sockets| copies(sockets).ok()).collect::<Option<Vec<_>>>()?;
+        let ids = self.last_id + 1..;
+        self.last_id += copies.len() as u64;
+        Some(Opened {
+            inbound: Arc::new(inbound.clone()),
+            changing: None,
+            addresses: ids.zip(copies).collect(),
         })
     }
 
@@ -315,6 +340,11 @@ impl Running {
             let served = changing.clone().map_or_else(|| Arc::clone(&inbound), Arc::new);
             let text = format!("{} [{}] listens on {}", name(&inbound), inbound.tag, range(&addresses));
             let ids = addresses.iter().map(|(id, _)| *id).collect();
+            let stays = place(&inbound).is_some();
+            // Without descriptors for them a reload has to open the addresses anew.
+            let sockets = addresses.iter().map_while(|(_, sockets)| copies(sockets).ok().filter(|_| stays));
+            let sockets: Vec<_> = sockets.collect();
+            let sockets = if sockets.len() == addresses.len() { sockets } else { Vec::new() };
             for change in &mut changes {
                 change.opened.push(Handed { inbound: Arc::clone(&served), sockets: Vec::new() });
             }
@@ -324,7 +354,7 @@ impl Running {
                 }
             }
             let until = allocate(&inbound).map(|allocate| Instant::now() + allocate.refresh * 2);
-            bound.push((Bound { inbound, changing: changing.zip(until), ids }, text));
+            bound.push((Bound { inbound, changing: changing.zip(until), ids, sockets }, text));
         }
         let own = changes.swap_remove(0).prepare()?;
         self.workers.prepare(changes).await?;
@@ -364,6 +394,18 @@ impl Running {
         }
         error
     }
+}
+
+impl Bound {
+    /// Whether an inbound of a new config that replaces this one listens in the very same place.
+    fn leaves_sockets_to(&self, added: &Inbound) -> bool {
+        !self.sockets.is_empty() && place(added).is_some_and(|new| place(&self.inbound) == Some(new))
+    }
+}
+
+/// More descriptors of the same sockets.
+fn copies(sockets: &[TcpListener]) -> io::Result<Vec<TcpListener>> {
+    sockets.iter().map(TcpListener::try_clone).collect()
 }
 
 /// What the host needs to set its tun device up; `None` without a tun inbound.
@@ -482,7 +524,9 @@ const fn name(inbound: &Inbound) -> &'static str {
 mod tests {
     use super::*;
     use crate::engine::tests::config;
+    use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+    use tokio::io::AsyncReadExt;
     use tokio::task::LocalSet;
 
     fn socks(tag: &str, listen: impl Into<SocketAddr>) -> Inbound {
@@ -543,6 +587,33 @@ mod tests {
                 tags.sort_unstable();
                 assert_eq!(tags, ["a", "b"]);
                 assert_eq!(&*shard.live().config.inbounds[0].tag, "a");
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn who_waits_to_be_accepted_outlives_a_reload() {
+        LocalSet::new()
+            .run_until(async {
+                let at = |tag: &str, port: u16| socks(tag, ([127, 0, 0, 1], port));
+                let (first, second) = (free_port(), free_port());
+                let shard = Shard::for_tests(with(vec![at("a", first), at("b", second)]));
+                let mut running = start(&shard).await.expect("started");
+                // Nobody accepts before this task has to wait.
+                let connect = |port: u16| TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+                let waiting: Vec<_> = [first, second].into_iter().cycle().take(20).map(connect).collect();
+                let next = with(vec![at("c", second), at("d", first)]);
+                running.reload(&shard, next).await.expect("reloaded");
+                for mut client in waiting {
+                    client.write_all(&[5, 1, 0]).expect("sent");
+                    client.set_nonblocking(true).expect("a socket");
+                    let mut client = tokio::net::TcpStream::from_std(client).expect("a runtime");
+                    let mut answer = [0; 2];
+                    client.read_exact(&mut answer).await.expect("an answer");
+                    assert_eq!(answer, [5, 0]);
+                }
+                running.reload(&shard, with(Vec::new())).await.expect("reloaded");
+                assert!(!is_open(first) && !is_open(second));
             })
             .await;
     }
