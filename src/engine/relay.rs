@@ -26,6 +26,9 @@ const SILENT: Duration = Duration::from_secs(10);
 const TOO_SHORT: Duration = Duration::from_secs(1);
 /// How long the app has to take what a server said before it failed.
 const LAST_WORDS: Duration = Duration::from_secs(10);
+/// An app that ends its direction when it has had its answer has rather closed than half-closed. Where the server cannot be
+/// told of the one without the other, it is told of both after so long without more payload, at the latest.
+const CLOSED: Duration = Duration::from_secs(5);
 /// Less sleep than this is what reading two clocks one after the other looks like.
 const NAP: Duration = Duration::from_millis(500);
 
@@ -221,6 +224,8 @@ struct Relay {
     slept: Duration,
     /// Whether payload or the header alone has gone up.
     greeted: bool,
+    /// Whether payload has come down since the last that went up.
+    replied: bool,
     answer: Answer,
     /// How the outbound failed, while what came before that is on its way to the app.
     failure: Option<Box<StreamError>>,
@@ -239,6 +244,7 @@ impl Relay {
             armed: None,
             slept,
             greeted: false,
+            replied: false,
             answer: Answer::NotDue,
             failure: None,
         }
@@ -310,6 +316,7 @@ impl Relay {
         let pumped = self.up.pump(cx, &mut *self.local, &mut *self.remote, &mut moved);
         if moved > 0 {
             self.greeted = true;
+            self.replied = false;
             self.last_moved = Instant::now();
             meter.moved(moved, 0);
             if self.answer == Answer::NotDue && !self.remote.answered() {
@@ -326,6 +333,7 @@ impl Relay {
         let mut moved = 0;
         let pumped = self.down.pump(cx, &mut *self.remote, &mut *self.local, &mut moved);
         if moved > 0 {
+            self.replied = true;
             self.last_moved = Instant::now();
             meter.moved(0, moved);
         }
@@ -344,6 +352,9 @@ impl Relay {
     fn idle_limit(&self) -> (Duration, &'static str) {
         match (self.up.phase, self.down.phase) {
             (Phase::Broken, _) => (LAST_WORDS, "the rest of the answer"),
+            (Phase::Done, _) if self.replied && !self.remote.half_closes() => {
+                (self.terms.downlink_only.min(CLOSED), "downlinkOnly")
+            }
             (Phase::Done, _) => (self.terms.downlink_only, "downlinkOnly"),
             (_, Phase::Done) => (self.terms.uplink_only, "uplinkOnly"),
             _ => (self.terms.conn_idle, "connIdle"),

@@ -98,6 +98,12 @@ pub(crate) trait Stream {
         self.poll_flush(cx).map(drop)
     }
 
+    /// Whether the peer hears of our direction's end as soon as that is finished. Where the protocol has but one end for
+    /// both directions, it hears of that when the stream is dropped.
+    fn half_closes(&self) -> bool {
+        true
+    }
+
     /// Makes dropping this stream visible to the peer as an abort, never as a proper end.
     fn abort(&mut self);
 

@@ -1,7 +1,7 @@
 //! The relay between two scripted ends, on paused time.
 
 use super::*;
-use crate::buffer::Pool;
+use crate::buffer::{Buffer, Pool};
 use crate::engine::Shard;
 use crate::transport::Plain;
 use crate::transport::sealed::{SealedStream, Witness};
@@ -510,4 +510,67 @@ async fn the_timer_is_moved_up_by_what_was_slept() {
         assert_eq!((result, after.as_secs()), (Err(RelayError::Idle("connIdle")), 100));
     })
     .await;
+}
+
+/// A stream whose peer hears of no half-close.
+struct Whole(Plain<ScriptCarrier>);
+
+impl Stream for Whole {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Buffer>, StreamError>> {
+        self.0.poll_recv(cx, max)
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn send(&mut self, data: Buffer) -> Result<(), StreamError> {
+        self.0.send(data)
+    }
+
+    fn send_limit(&self) -> usize {
+        self.0.send_limit()
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.0.poll_flush(cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.0.poll_flush(cx)
+    }
+
+    fn half_closes(&self) -> bool {
+        false
+    }
+
+    fn abort(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_has_had_its_answer_has_closed_where_no_half_close_is_heard() {
+    for (answered, limit) in [(true, CLOSED), (false, Duration::from_secs(30))] {
+        run(async {
+            let terms = Terms { downlink_only: Duration::from_secs(30), ..terms() };
+            let bench =
+                start(terms, |carrier, shard| Box::new(Whole(Plain::new(carrier, Pool::clone(&shard.pool)))));
+            bench.server.borrow_mut().feed(b"banner");
+            settle().await;
+            bench.app.borrow_mut().feed(b"question");
+            settle().await;
+            if answered {
+                bench.server.borrow_mut().feed(b"answer");
+                settle().await;
+            }
+            bench.app.borrow_mut().end(Ok(()));
+            let (app, server) = (Rc::clone(&bench.app), Rc::clone(&bench.server));
+            let (result, took) = bench.ended().await;
+            assert_eq!((result, took.as_secs()), (Err(RelayError::Idle("downlinkOnly")), limit.as_secs()));
+            // The server sees a proper end, and an app that is still there that something is missing.
+            assert_eq!((app.borrow().aborted, server.borrow().aborted), (true, false));
+        })
+        .await;
+    }
 }

@@ -164,6 +164,10 @@ impl Stream for Session {
         Poll::Pending
     }
 
+    fn half_closes(&self) -> bool {
+        !self.ours
+    }
+
     fn abort(&mut self) {
         self.port.aborted.set(true);
         self.close(true);
