@@ -15,7 +15,7 @@ use crate::config::LogLevel;
 use crate::error::Error;
 use crate::time::Moment;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use tokio::sync::Semaphore;
@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) host: Arc<HostQueue>,
     /// What is left of the connections that the process's descriptors allow to be accepted, on all listeners together.
     pub(crate) slots: Arc<Semaphore>,
+    /// How many of the accepted connections at VMess inbounds nobody has proved to be a user on yet.
+    pub(crate) strangers: AtomicUsize,
     /// Who may come in at the VMess inbounds.
     pub(crate) gates: Gates,
     /// How many connections the users of the VMess inbounds and their addresses have.
@@ -80,6 +82,7 @@ impl Shared {
             clock,
             host: Arc::default(),
             slots: Arc::new(Semaphore::new(budget::connection_limit())),
+            strangers: AtomicUsize::new(0),
             gates: Gates::default(),
             offers: Offers::default(),
             skew: Skew::default(),

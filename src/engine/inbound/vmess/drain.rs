@@ -43,25 +43,25 @@ impl Drop for Place<'_> {
 }
 
 /// Discards what a client sends until `deadline`, then ends the connection. If the client ends it first, so do we.
-pub(super) async fn drain(server: &Server, stream: TcpStream, deadline: Instant) {
+pub(super) async fn drain(server: &Server, stream: &TcpStream, deadline: Instant) {
     let over = match server.drains.enter() {
-        Some(_place) => timeout_at(deadline, discard(server, &stream)).await,
-        None => timeout_at(deadline, until_closed(&stream)).await,
+        Some(_place) => timeout_at(deadline, discard(server, stream)).await,
+        None => timeout_at(deadline, until_closed(stream)).await,
     };
     if over.is_err() {
         end(server, stream).await;
     } else {
-        discard_at_hand(server, &stream);
+        discard_at_hand(server, stream);
     }
 }
 
 /// Ends a connection without a reset, whatever the client is still sending.
-async fn end(server: &Server, stream: TcpStream) {
+async fn end(server: &Server, stream: &TcpStream) {
     // Fails only on a connection that is over.
-    if SockRef::from(&stream).shutdown(Shutdown::Write).is_ok() {
-        let _ = timeout(LINGER, discard(server, &stream)).await;
+    if SockRef::from(stream).shutdown(Shutdown::Write).is_ok() {
+        let _ = timeout(LINGER, discard(server, stream)).await;
     }
-    discard_at_hand(server, &stream);
+    discard_at_hand(server, stream);
 }
 
 /// Closes at once, with an end and not a reset as far as that is ours to choose.

@@ -3,7 +3,7 @@
 //! [`session`] is one client's connection from its request header on, [`datagrams`] a UDP flow of its. Before that comes the
 //! door: [`greeting`] reads a header at the [`Gate`], and [`drain`] is what happens to those who do not get in. What they
 //! see is the same whoever they are and whatever they send: nothing, until a deadline that counts from accept, then the
-//! end. Who is let in is counted by [`limits`], and may be handed a port and an account of another inbound: [`dynamic`].
+//! end; [`strangers`] sees to it that they do not crowd users out. Who is let in is counted by [`limits`], and may be handed a port and an account of another inbound: [`dynamic`].
 //!
 //! [`Gate`]: crate::vmess::gate::Gate
 
@@ -17,6 +17,7 @@ mod limits;
 mod mux;
 mod packetaddr;
 mod session;
+mod strangers;
 mod xudp;
 
 use super::super::Shard;
@@ -35,6 +36,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use strangers::Strangers;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -68,6 +70,7 @@ pub(super) struct Server {
     detour: Option<Arc<str>>,
     scratch: RefCell<Box<[u8]>>,
     drains: Drains,
+    strangers: Strangers,
     /// The UDP sources that have names and live on this shard.
     sources: xudp::Sources,
 }
@@ -112,6 +115,7 @@ impl Server {
             detour: settings.detour.clone(),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             drains: Drains::default(),
+            strangers: Strangers::default(),
             sources,
         });
         shard.spawn(xudp::receive(Rc::downgrade(&server), visits));

@@ -3,6 +3,7 @@
 use super::drain::{dismiss, drain};
 use super::greeting::{Greeting, greet};
 use super::limits::Seat;
+use super::strangers::Stranger;
 use super::{Limit, Server, cone, datagrams, mux, packetaddr};
 use crate::addr::{Network, Target};
 use crate::buffer::Buffer;
@@ -32,34 +33,60 @@ pub(super) async fn serve(server: Rc<Server>, stream: TcpStream, source: SocketA
         return dismiss(&server, &stream);
     };
     let deadline = accepted + server.patience();
-    // Each part is boxed for as long as it lasts: what it holds is not to be in every connection's memory for ever.
-    let greeting = Box::pin(timeout_at(deadline, greet(&server, &stream)));
-    let begun = match greeting.await.unwrap_or(Greeting::Stranger) {
+    // Boxed for as long as it lasts: what it holds is not to be in every connection's memory for ever.
+    let begun = Box::pin(admit(&server, stream, source, deadline)).await;
+    if let Some((serving, _seat)) = begun {
+        drop(server);
+        serving.await;
+    }
+}
+
+/// Waits at the door: what serves the client, unless it is over with it.
+async fn admit(
+    server: &Rc<Server>,
+    stream: TcpStream,
+    source: SocketAddr,
+    deadline: Instant,
+) -> Option<(Serving, Seat)> {
+    let stranger = Stranger::enter(server);
+    let greeting = tokio::select! {
+        biased;
+        greeting = timeout_at(deadline, greet(server, &stream)) => greeting.unwrap_or(Greeting::Stranger),
+        () = stranger.must_leave() => {
+            dismiss(server, &stream);
+            return None;
+        }
+    };
+    let refused = match greeting {
         Greeting::Known(accepted, early) => {
             let kind = accepted.kind;
-            match begin(&server, stream, source, accepted, early) {
+            match begin(server, stream, source, accepted, early) {
+                Ok(begun) => return Some(begun),
                 // A legacy header proves nothing but its time: whoever changed the rest is not to learn that.
-                Err(stream) if kind == HeaderKind::Legacy => {
-                    return Box::pin(drain(&server, stream, deadline)).await;
+                Err(stream) if kind == HeaderKind::Legacy => stream,
+                Err(stream) => {
+                    dismiss(server, &stream);
+                    return None;
                 }
-                begun => begun,
             }
         }
         Greeting::Stranger => {
             let text = format_args!("vmess [{}] from {source}: not a user", server.tag);
             server.shard.shared.log(LogLevel::Debug, text);
-            return Box::pin(drain(&server, stream, deadline)).await;
+            stream
         }
-        Greeting::Invalid => Err(stream),
-        Greeting::Gone => return,
+        Greeting::Invalid => {
+            dismiss(server, &stream);
+            return None;
+        }
+        Greeting::Gone => return None,
     };
-    match begun {
-        Ok((serving, _seat)) => {
-            drop(server);
-            serving.await;
-        }
-        Err(stream) => dismiss(&server, &stream),
+    tokio::select! {
+        biased;
+        () = drain(server, &refused, deadline) => {}
+        () = stranger.must_leave() => dismiss(server, &refused),
     }
+    None
 }
 
 /// What serves a request until its connection is over.

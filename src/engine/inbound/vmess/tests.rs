@@ -3,8 +3,9 @@
 use super::*;
 use crate::config::{Config, DefaultUser, InboundProtocol, Level, Listen, VmessClient};
 use crate::engine::tests::config;
-use crate::vmess::Id;
+use crate::vmess::{Command, Id};
 use std::collections::BTreeMap;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::LocalSet;
 
 fn client(byte: u8, alter_id: u16) -> VmessClient {
@@ -49,6 +50,69 @@ async fn what_every_connection_holds_for_ever_is_small() {
         let stream = TcpStream::connect(address).await.expect("connected");
         let serving = Serve::serve(server, stream, address, Instant::now());
         assert!(size_of_val(&serving) <= 384, "{} bytes", size_of_val(&serving));
+    })
+    .await;
+}
+
+/// A header of the client that [`client`] makes.
+fn hello(byte: u8, target: SocketAddr) -> Vec<u8> {
+    use crate::vmess::client::{Request, connect};
+    let key = Id::from_bytes([byte; 16]).cmd_key();
+    let security = crate::vmess::Security::Aes128Gcm;
+    let request = Request::new(Command::Tcp, target.into(), security, false, false, false);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let connection =
+        connect(&key, &request, now.as_secs() as i64, &mut crate::entropy::SeededEntropy::new(byte.into()));
+    connection.expect("a legal request").header
+}
+
+#[tokio::test]
+async fn strangers_crowd_no_user_out() {
+    let settings = settings(vec![client(7, 0)]);
+    on_a_shard(with(&settings), async |shard| {
+        const SLOTS: usize = 20;
+        let slots = Arc::clone(&shard.shared.slots);
+        slots.forget_permits(slots.available_permits() - SLOTS);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let door = listener.local_addr().expect("address");
+        let target = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let inbound = inbound(&settings);
+        let _listening = listen(&shard, &inbound, &settings, [listener]);
+        let mut flood = Vec::new();
+        for n in 0..5 * SLOTS {
+            let stranger = TcpStream::connect(door).await.expect("it listens");
+            // Silent, slow and refused ones alike.
+            let sent = stranger.try_write(&[7; 50][..n % 3 * 25]);
+            assert!(sent.is_ok());
+            flood.push(stranger);
+        }
+        let mut user = TcpStream::connect(door).await.expect("it listens");
+        user.write_all(&hello(7, target.local_addr().expect("address"))).await.expect("sent");
+        let served = tokio::time::timeout(Duration::from_secs(5), target.accept()).await;
+        let _served = served.expect("in time").expect("served");
+
+        // Those who came first were ended first, and properly; the others wait on.
+        let mut seen = Vec::new();
+        for stranger in &mut flood {
+            let read = tokio::time::timeout(Duration::from_millis(20), stranger.read(&mut [0; 1])).await;
+            seen.push(match read {
+                Ok(read) => {
+                    assert_eq!(read.ok(), Some(0), "an end, no reset");
+                    true
+                }
+                Err(_) => false,
+            });
+        }
+        let ended = seen.iter().filter(|ended| **ended).count();
+        assert!(seen.is_sorted_by_key(|ended| !ended), "oldest first: {seen:?}");
+        assert!((SLOTS / 4..SLOTS).contains(&(flood.len() - ended)), "{ended} of {}", flood.len());
+        // Without a flood nobody is hurried.
+        drop(flood);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(shard.shared.strangers.load(std::sync::atomic::Ordering::Relaxed), 0);
+        let mut alone = TcpStream::connect(door).await.expect("it listens");
+        let waits = tokio::time::timeout(Duration::from_millis(200), alone.read(&mut [0; 1])).await;
+        assert!(waits.is_err(), "no end before the deadline");
     })
     .await;
 }
