@@ -76,7 +76,12 @@ impl Driver {
     ) -> Poll<Result<(), StreamError>> {
         self.link.state.borrow_mut().watch(cx);
         let read = self.read(cx, stream, accept)?;
+        let full = self.link.is_full();
         let written = self.write(cx, stream)?;
+        if full && !self.link.is_full() {
+            // What was not read can be now.
+            cx.waker().wake_by_ref();
+        }
         self.link.answered.set(stream.answered());
         let (up, down) = stream.records();
         if let Machine::Client(client) = &mut self.link.state.borrow_mut().machine {
@@ -173,7 +178,7 @@ impl Driver {
 
     /// Makes a frame of the oldest entry; `None` if it needs none. Waits for memory, the entry stays in its place then.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Buffer>> {
-        let next = self.link.state.borrow_mut().outgoing.pop_front();
+        let next = self.link.state.borrow_mut().pop_outgoing();
         let Some(next) = next else { return Poll::Ready(None) };
         let made = match next {
             Outgoing::Data { port, data, .. } if port.aborted.get() => {
@@ -206,7 +211,7 @@ impl Driver {
         match made {
             Ok(frame) => Poll::Ready(Some(frame)),
             Err(entry) => {
-                self.link.state.borrow_mut().outgoing.push_front(entry);
+                self.link.state.borrow_mut().put_back(entry);
                 Poll::Pending
             }
         }
@@ -244,7 +249,7 @@ impl Driver {
         let class = class_for(self.head.len() + len);
         let Poll::Ready(mut buffer) = self.link.shard.pool.poll_take(cx, class, &mut self.turn) else {
             opening.into_iter().for_each(|opening| port.give_back(opening));
-            self.link.state.borrow_mut().outgoing.push_front(Outgoing::Data { port, data, remote });
+            self.link.state.borrow_mut().put_back(Outgoing::Data { port, data, remote });
             return Poll::Pending;
         };
         buffer.append(&self.head);
@@ -252,7 +257,7 @@ impl Driver {
         data.advance(len);
         port.sent(len);
         if !data.is_empty() {
-            self.link.state.borrow_mut().outgoing.push_front(Outgoing::Data { port, data, remote });
+            self.link.state.borrow_mut().put_back(Outgoing::Data { port, data, remote });
         }
         Poll::Ready(Some(buffer))
     }

@@ -42,6 +42,9 @@ const CLIENT_IDLE: Duration = Duration::from_secs(16);
 const SERVER_IDLE: Duration = Duration::from_secs(60);
 /// How many answers to frames of unknown sessions wait at most; more of them are not answered.
 const MAX_REFUSALS: usize = 64;
+/// How many ends of sessions may wait for a peer that does not read; with more of them it is not read either, or it could
+/// open and end sessions for ever while we remember each. No client of ours ever has as many.
+const MAX_ENDS: usize = 1024;
 
 /// A carrier, as its sessions see it.
 pub(crate) struct Link {
@@ -57,6 +60,8 @@ struct State {
     ports: HashMap<u16, Rc<Port>>,
     outgoing: VecDeque<Outgoing>,
     refusals: usize,
+    /// How many of `outgoing` are ends.
+    ends: usize,
     inlet: Inlet,
     /// How many ports hold so much that the carrier is not read.
     full: usize,
@@ -107,6 +112,12 @@ enum Outgoing {
     Refusal(u16),
 }
 
+impl Outgoing {
+    const fn is_end(&self) -> bool {
+        matches!(self, Self::End { .. })
+    }
+}
+
 impl Link {
     /// A client's carrier of `concurrency` sessions at a time.
     pub(crate) fn client(shard: &Rc<Shard>, concurrency: u16) -> Rc<Self> {
@@ -135,6 +146,7 @@ impl Link {
                 ports: HashMap::new(),
                 outgoing: VecDeque::new(),
                 refusals: 0,
+                ends: 0,
                 inlet: Inlet::default(),
                 full: 0,
                 driver: None,
@@ -179,7 +191,7 @@ impl Link {
         let mut state = self.state.borrow_mut();
         state.ended.get_or_insert_with(|| error.clone());
         state.outgoing.clear();
-        state.full = 0;
+        (state.full, state.ends) = (0, 0);
         let ports = std::mem::take(&mut state.ports);
         drop(state);
         ports.values().for_each(|port| port.end(Err(error.clone())));
@@ -198,8 +210,10 @@ impl Link {
         }
     }
 
+    /// Whether the carrier is not to be read: a session's queue is full, or our ends are not taken.
     fn is_full(&self) -> bool {
-        self.state.borrow().full > 0
+        let state = self.state.borrow();
+        state.full > 0 || state.ends >= MAX_ENDS
     }
 
     /// Forgets a session of ours; what is queued of it goes out all the same.
@@ -215,6 +229,7 @@ impl Link {
     fn queue(&self, outgoing: Outgoing) {
         let mut state = self.state.borrow_mut();
         if state.ended.is_none() {
+            state.ends += usize::from(outgoing.is_end());
             state.outgoing.push_back(outgoing);
             state.wake();
         }
@@ -241,6 +256,17 @@ impl State {
         if !self.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
             self.driver = Some(cx.waker().clone());
         }
+    }
+
+    fn pop_outgoing(&mut self) -> Option<Outgoing> {
+        let next = self.outgoing.pop_front()?;
+        self.ends -= usize::from(next.is_end());
+        Some(next)
+    }
+
+    fn put_back(&mut self, next: Outgoing) {
+        self.ends += usize::from(next.is_end());
+        self.outgoing.push_front(next);
     }
 
     fn refuse(&mut self, id: u16) {

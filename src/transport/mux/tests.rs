@@ -420,3 +420,42 @@ fn what_has_drained_is_not_cut_off_by_an_abort() {
         assert_eq!(got, 50_000);
     });
 }
+
+#[test]
+fn a_peer_that_opens_and_never_reads_is_not_read_for_ever() {
+    run_test(async {
+        let shard = shard();
+        let (mut ours, theirs) = Pipe::pair(&shard.pool);
+        let link = Link::server(&shard);
+        // Every session ends as soon as it begins.
+        spawn_local(run(Rc::clone(&link), Box::new(theirs), |accepted| {
+            let mut session = accepted.session;
+            session.abort();
+        }));
+        let mut frames = Vec::new();
+        for n in 0..1000 {
+            Frame::new(n, opening(Network::Tcp), None).encode(&mut frames);
+        }
+        let mut sent = 0;
+        while sent < 1000 {
+            let ready = timeout(Duration::from_secs(1), poll_fn(|cx| ours.poll_ready(cx))).await;
+            let Ok(ready) = ready else { break };
+            ready.expect("it takes more");
+            ours.send(shard.pool.copy(&frames).expect("memory")).expect("sent");
+            sent += 1;
+            settle().await;
+        }
+        assert!(sent < 1000, "a million sessions");
+        let waiting = link.state.borrow().outgoing.len();
+        assert!(waiting <= MAX_ENDS + 256 + MAX_REFUSALS, "{waiting} frames wait");
+        // Once the peer reads, it is read again.
+        let mut told = 0;
+        while let Ok(answers) =
+            timeout(Duration::from_secs(1), poll_fn(|cx| ours.poll_recv(cx, 65_536))).await
+        {
+            told += answers.expect("no failure").map_or(0, |bytes| bytes.len());
+        }
+        assert!(told > 6 * MAX_ENDS && link.state.borrow().outgoing.is_empty());
+        assert!(poll_fn(|cx| Poll::Ready(ours.poll_ready(cx))).await.is_ready());
+    });
+}
