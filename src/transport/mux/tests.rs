@@ -432,12 +432,13 @@ fn a_peer_that_opens_and_never_reads_is_not_read_for_ever() {
             let mut session = accepted.session;
             session.abort();
         }));
-        let mut frames = Vec::new();
-        for n in 0..1000 {
-            Frame::new(n, opening(Network::Tcp), None).encode(&mut frames);
-        }
-        let mut sent = 0;
+        let (mut sent, mut id) = (0, 0_u16);
         while sent < 1000 {
+            let mut frames = Vec::new();
+            for _ in 0..1000 {
+                id = id.wrapping_add(1);
+                Frame::new(id, opening(Network::Tcp), None).encode(&mut frames);
+            }
             let ready = timeout(Duration::from_secs(1), poll_fn(|cx| ours.poll_ready(cx))).await;
             let Ok(ready) = ready else { break };
             ready.expect("it takes more");
