@@ -1,5 +1,6 @@
 //! The gates of an instance's VMess inbounds: made once, and shared by every shard that listens for them.
 
+use super::entropy::SystemEntropy;
 use super::inbound::vmess::Homes;
 use super::shard::Shard;
 use super::users::{self, UserTable, UserTables};
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 /// Seconds for which auth ids are good, and more.
@@ -97,41 +99,57 @@ struct Entry {
 }
 
 impl Gates {
-    /// The gate of an inbound: the one that another shard, or the inbound before a reload, has made, else a new one.
+    /// Makes the gate of an inbound that is about to be opened, unless it has one, on another thread: it takes what
+    /// [`Gate::new`] takes. Where `all_new` ids have just been drawn, no auth id can have been used before, and those of
+    /// clients whose clocks are slow are taken at once.
+    pub(crate) async fn prepare(
+        &self,
+        shard: &Rc<Shard>,
+        tag: &Arc<str>,
+        settings: &VmessInbound,
+        legacy_tags: usize,
+        all_new: bool,
+    ) {
+        if self.find(tag, settings.listen).is_some() {
+            return;
+        }
+        let started = shard.clock.unix_secs().saturating_sub(if all_new { MEMORY } else { 0 });
+        let users = users(&settings.clients);
+        let gate = spawn_blocking(move || make(users, legacy_tags, started)).await;
+        // It fails only when the instance ends.
+        if let Ok(gate) = gate {
+            self.add(shard, tag, settings, gate);
+        }
+    }
+
+    /// The gate of an inbound: the one that [`Gates::prepare`] has made, or another shard, or the inbound before a reload.
     pub(crate) fn open(&self, shard: &Rc<Shard>, tag: &Arc<str>, settings: &VmessInbound) -> Arc<SharedGate> {
-        self.open_since(shard, tag, settings, shard.clock.unix_secs())
+        self.find(tag, settings.listen).unwrap_or_else(|| {
+            let legacy_tags = shard.live().config.vmesskit.legacy_tag_limit;
+            let gate = make(users(&settings.clients), legacy_tags, shard.clock.unix_secs());
+            self.add(shard, tag, settings, gate)
+        })
     }
 
-    /// The same for a gate of which all ids are new: no auth id can have been used before it was made, so that it takes
-    /// those of clients whose clocks are slow at once.
-    pub(crate) fn open_new(
+    fn find(&self, tag: &str, listen: Listen) -> Option<Arc<SharedGate>> {
+        self.lock().iter().find(|entry| entry.is_of(tag, listen)).map(|entry| Arc::clone(&entry.gate))
+    }
+
+    /// Adds a gate, unless another shard was faster.
+    fn add(
         &self,
         shard: &Rc<Shard>,
         tag: &Arc<str>,
         settings: &VmessInbound,
-    ) -> Arc<SharedGate> {
-        self.open_since(shard, tag, settings, shard.clock.unix_secs().saturating_sub(MEMORY))
-    }
-
-    fn open_since(
-        &self,
-        shard: &Rc<Shard>,
-        tag: &Arc<str>,
-        settings: &VmessInbound,
-        started: i64,
+        gate: SharedGate,
     ) -> Arc<SharedGate> {
         let mut open = self.lock();
         if let Some(entry) = open.iter().find(|entry| entry.is_of(tag, settings.listen)) {
             return Arc::clone(&entry.gate);
         }
-        let legacy_tags = shard.live().config.vmesskit.legacy_tag_limit;
-        let limits = GateLimits { legacy_tags, ..GateLimits::default() };
-        let users = Users::new(users(&settings.clients));
-        let gate = shard.with_entropy(|entropy| Gate::new(users, limits, started, entropy));
-        let closed = AtomicBool::new(false);
-        let (changed, told, homes) = (Notify::new(), Mutex::default(), Homes::default());
-        let gate = Arc::new(SharedGate { gate, changed, closed, homes, told });
+        let gate = Arc::new(gate);
         open.push(Entry { tag: Arc::clone(tag), settings: settings.clone(), gate: Arc::clone(&gate) });
+        drop(open);
         shard.spawn(keep_up(Rc::clone(shard), Arc::clone(&gate)));
         gate
     }
@@ -217,6 +235,17 @@ impl Entry {
     }
 }
 
+fn make(users: Vec<User>, legacy_tags: usize, started: i64) -> SharedGate {
+    let limits = GateLimits { legacy_tags, ..GateLimits::default() };
+    SharedGate {
+        gate: Gate::new(Users::new(users), limits, started, &mut SystemEntropy::new()),
+        changed: Notify::new(),
+        closed: AtomicBool::new(false),
+        homes: Homes::default(),
+        told: Mutex::default(),
+    }
+}
+
 /// The users that a config names.
 fn users(clients: &[VmessClient]) -> Vec<User> {
     let user = |client: &VmessClient| User {
@@ -252,7 +281,7 @@ async fn keep_up(shard: Rc<Shard>, gate: Arc<SharedGate>) {
         } else {
             let gate = Arc::clone(&gate);
             // It fails only when the instance ends.
-            let _ = tokio::task::spawn_blocking(move || gate.advance(now)).await;
+            let _ = spawn_blocking(move || gate.advance(now)).await;
         }
         took = began.elapsed();
     }

@@ -366,7 +366,10 @@ impl Running {
             // It fails only when the instance ends.
             let _ = spawn_blocking(move || shared.gates.follow(&config, &shared.users)).await;
         }
-        bound.iter().for_each(|(bound, _)| make_gate(shard, bound));
+        let config = config.map_or_else(|| Arc::clone(&shard.live().config), Arc::clone);
+        for (bound, _) in &bound {
+            make_gate(shard, bound, &config).await;
+        }
         self.listeners.commit(shard, own).await;
         self.workers.commit().await;
         for (bound, text) in bound {
@@ -477,15 +480,15 @@ const fn allocate(inbound: &Inbound) -> Option<Allocate> {
     }
 }
 
-/// Makes the gate of a port that is new, where ports change.
-fn make_gate(shard: &Rc<Shard>, bound: &Bound) {
-    if let Some((Inbound { tag, protocol: InboundProtocol::Vmess(port) }, _)) = &bound.changing
-        && let InboundProtocol::Vmess(settings) = &bound.inbound.protocol
-        && settings.clients.is_empty()
-    {
-        // Without users of the config's own, all ids are new.
-        shard.shared.gates.open_new(shard, tag, port);
-    }
+/// Makes the gate of what is about to be opened.
+async fn make_gate(shard: &Rc<Shard>, bound: &Bound, config: &Config) {
+    let InboundProtocol::Vmess(configured) = &bound.inbound.protocol else { return };
+    let served = bound.changing.as_ref().map_or(&*bound.inbound, |(port, _)| port);
+    let InboundProtocol::Vmess(settings) = &served.protocol else { return };
+    // On a port without users of the config's own, all ids are new.
+    let all_new = bound.changing.is_some() && configured.clients.is_empty();
+    let limit = config.vmesskit.legacy_tag_limit;
+    shard.shared.gates.prepare(shard, &served.tag, settings, limit, all_new).await;
 }
 
 /// Forgets the gates of ports that are closed.
