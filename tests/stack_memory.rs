@@ -321,7 +321,11 @@ fn what_a_window_promises_finds_memory_at_every_mtu() {
             assert_eq!(answer.ack, Some(peer.seq), "{mtu}");
             window = usize::from(answer.window) << 4;
         }
-        assert_eq!((window > 500_000 || mtu < 1400, bench.stack.counters().dropped_memory), (true, 0), "{mtu}");
+        assert_eq!(
+            (window > 500_000 || mtu < 1400, bench.stack.counters().dropped_memory),
+            (true, 0),
+            "{mtu}"
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use crate::addr::Target;
 use crate::buffer::{HEADROOM, TAILROOM};
 use crate::entropy::SeededEntropy;
 use crate::vmess::auth::AuthCipher;
-use crate::vmess::chunk::{Opened, TERMINATOR};
+use crate::vmess::chunk::{Framing, Opened, Opener, TERMINATOR};
 use crate::vmess::client::{self, Connection, Request};
 use crate::vmess::envelope::{self, REQUEST_PREFIX, TAG};
 use crate::vmess::header::RequestHeader;
@@ -52,7 +52,11 @@ impl Server {
         let plain = envelope::open_request(&key, &auth_id, &nonce, &mut sealed).expect("authentic header");
         let header = RequestHeader::decode(plain).expect("a legal header");
         let answer = ResponseHeader::accept(header.token);
-        let connection = server::accept(&header, HeaderKind::Aead, &answer, false).expect("a legal request");
+        let mut connection =
+            server::accept(&header, HeaderKind::Aead, &answer, false).expect("a legal request");
+        // As every other server, it takes an empty chunk for the end wherever that comes.
+        let framing = Framing::new(header.security, header.options, header.command).expect("a legal framing");
+        connection.uplink = Opener::new(framing, &header.keys, &header.keys);
         let mut server = Self {
             connection,
             chunks: Vec::new(),
