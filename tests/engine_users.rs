@@ -5,7 +5,10 @@ mod engine;
 
 use engine::{LONG, free_address, tunnel};
 use std::thread;
+use std::time::{Duration, Instant};
 use vmesskit::error::ErrorKind;
+use vmesskit::vmess::Id;
+use vmesskit::vmess::gate::{User, Users};
 use vmesskit::{NewUser, Tunnel};
 
 fn config(port: u16, outbound: &str) -> String {
@@ -63,4 +66,67 @@ fn several_threads_change_users_at_once() {
     });
     assert_eq!(emails(&tunnel).len(), 1 + 4 * 5);
     tunnel.stop(LONG).wait(None).expect("answered").expect("stopped");
+}
+
+/// Where there are thousands, those who stay keep their keys: adding one does not make all of them anew.
+#[test]
+fn a_user_more_among_ten_thousand_costs_little() {
+    const USERS: u32 = 10_000;
+    const TIMES: u32 = 10;
+    let clients: Vec<String> =
+        (0..USERS).map(|n| format!(r#"{{"id": "id {n}", "email": "user{n}@a"}}"#)).collect();
+    let port = free_address().port();
+    let tunnel = tunnel(&format!(
+        r#"{{"inbounds": [{{"protocol": "vmess", "tag": "server", "listen": "127.0.0.1", "port": {port},
+             "settings": {{"clients": [{}]}}}}], "outbounds": [{{"protocol": "freedom"}}]}}"#,
+        clients.join(", ")
+    ));
+    tunnel.start(None).wait(Some(LONG)).expect("answered").expect("started");
+    let anew = timed(|| {
+        let user = |n: u32| User {
+            id: Id::from_bytes([n as u8; 16]),
+            alter_id: 0,
+            level: 0,
+            email: "".into(),
+            no_termination_signal: false,
+        };
+        (0..TIMES).for_each(|_| assert_eq!(Users::new((0..USERS).map(user).collect()).len(), 10_000));
+    });
+    let added = timed(|| {
+        (0..TIMES).for_each(|n| tunnel.add_user("server", &user(&format!("new{n}"))).expect("a new user"));
+    });
+    println!("{TIMES} users more among {USERS}: {added:?}; all keys made anew as often: {anew:?}");
+    assert!(added < anew, "{added:?} against {anew:?}");
+    assert_eq!(emails(&tunnel).len(), (USERS + TIMES) as usize);
+    tunnel.stop(LONG).wait(None).expect("answered").expect("stopped");
+}
+
+#[test]
+fn inbounds_whose_users_cannot_be_changed_say_so() {
+    let (main, other) = (free_address().port(), free_address().port());
+    let first = free_address().port().min(65_000);
+    let tunnel = tunnel(&format!(
+        r#"{{"inbounds": [
+             {{"protocol": "vmess", "tag": "main", "listen": "127.0.0.1", "port": {main},
+               "settings": {{"clients": [], "detour": {{"to": "changing"}}}}}},
+             {{"protocol": "vmess", "listen": "127.0.0.1", "port": {other}, "settings": {{"clients": []}}}},
+             {{"protocol": "vmess", "tag": "changing", "listen": "127.0.0.1", "port": "{first}-{}",
+               "allocate": {{"strategy": "random", "concurrency": 2}}, "settings": {{}}}}],
+           "outbounds": [{{"protocol": "freedom"}}]}}"#,
+        first + 20
+    ));
+    tunnel.start(None).wait(Some(LONG)).expect("answered").expect("started");
+    for (tag, hint) in [("changing", "detour"), ("", "needs one"), ("other", "needs one")] {
+        let error = tunnel.add_user(tag, &user("ben")).expect_err("refused");
+        assert!(error.kind == ErrorKind::Misuse && error.hint.contains(hint), "[{tag}]: {error:?}");
+        assert!(tunnel.users(tag).is_err() && tunnel.remove_user(tag, "ben").is_err());
+    }
+    tunnel.add_user("main", &user("ben")).expect("a new user");
+    tunnel.stop(LONG).wait(None).expect("answered").expect("stopped");
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
 }
