@@ -167,9 +167,14 @@ def dynamic_ports_with_v2ray_at_either_end():
         else:
             port = lab.free_port()
             app = lab.v2ray_client(world.scratch, port, lab.vmess_outbound(first))
-        for _ in range(6):
+        held, ports = [], []
+        while not ports and len(held) < 12:
             assert rig.fetch_digest([], SMALL, "--socks5", f"127.0.0.1:{port}") == world.digests["small"], (server, client)
-        ports = rig.ports_towards(range(low, low + 21))
+            # A connection that stays open can be seen.
+            held.append(rig.socks_connect(port, lab.WORLD4, 80))
+            held[-1].sendall(b"GET /small HTTP/1.1\r\nHost: world\r\n\r\n")
+            held[-1].recv(100)
+            ports = rig.ports_towards(range(low, low + 21))
         assert ports, f"{client} behind {server}: no connection went to a dynamic port"
         lab.end(app)
         lab.end(process)
