@@ -6,11 +6,17 @@ import PackageDescription
 #if os(Linux)
     let native: [Target] = [
         .systemLibrary(name: "VMessKitFFI", path: "ios/check/VMessKitFFI"),
+        .target(name: "NetworkExtension", path: "ios/check/NetworkExtension"),
+        .target(name: "Network", path: "ios/check/Network"),
+        .target(name: "Security", path: "ios/check/Security"),
+        .target(name: "os", path: "ios/check/os"),
     ]
+    let system: [Target.Dependency] = ["NetworkExtension", "Network", "Security", "os"]
 #else
     let native: [Target] = [
         .binaryTarget(name: "VMessKitFFI", path: "target/ios/VMessKitFFI.xcframework")
     ]
+    let system: [Target.Dependency] = []
 #endif
 
 let package = Package(
@@ -19,6 +25,8 @@ let package = Package(
     products: [
         // The tunnel alone.
         .library(name: "VMessKit", targets: ["VMessKit"]),
+        // And a VPN: the packet tunnel provider, and what an app manages it with.
+        .library(name: "VMessKitVPN", targets: ["VMessKitVPN"]),
     ],
     targets: native + [
         .target(
@@ -33,10 +41,20 @@ let package = Package(
             path: "ios/VMessKit/Sources/VMessKit",
             resources: [.copy("PrivacyInfo.xcprivacy")]
         ),
+        .target(
+            name: "VMessKitVPN",
+            dependencies: ["VMessKit"] + system,
+            path: "ios/VMessKit/Sources/VMessKitVPN"
+        ),
         .testTarget(
             name: "VMessKitTests",
             dependencies: ["VMessKit", "VMessKitCore"],
             path: "ios/VMessKit/Tests/VMessKitTests"
+        ),
+        .testTarget(
+            name: "VMessKitVPNTests",
+            dependencies: ["VMessKitVPN", "VMessKit"] + system,
+            path: "ios/VMessKit/Tests/VMessKitVPNTests"
         ),
     ]
 )
