@@ -1,8 +1,8 @@
 // swift-tools-version: 6.0
 import PackageDescription
 
-// The native library. Apple's systems link the XCFramework, whose address and checksum scripts/build-ios --release writes
-// here; Linux, where the tests run, links the shared library that cargo has built.
+// The native library. Apple's systems link the XCFramework that scripts/build-ios makes (a release names its archive by
+// address and checksum instead); Linux, where the tests run, links the shared library that cargo has built.
 #if os(Linux)
     let native: [Target] = [
         .systemLibrary(name: "VMessKitFFI", path: "ios/check/VMessKitFFI"),
