@@ -37,3 +37,10 @@ fn a_byte_order_mark_is_forgiven() {
     assert_eq!(parsed.diagnostics[0].severity, Severity::Warning);
     assert!(parsed.diagnostics[0].text.contains("byte order mark"));
 }
+
+#[test]
+fn formatting_keeps_every_number() {
+    let text = "666666666666666666666666666666000000001693359781.66666\n";
+    let once = vmesskit::format_config(text).expect("a number");
+    assert_eq!(vmesskit::format_config(&once), Ok(once.clone()), "formatting is done once");
+}
