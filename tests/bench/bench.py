@@ -244,12 +244,12 @@ class Bench:
     def records(self):
         """The codec against a real V2Ray server at several record sizes: upload, CPU seconds per GB of both ends."""
         for size in (2048, 4096, 8192, 16305):
-            before = lab.cpu_seconds(self.server.pid)
+            before = lab.cpu_seconds(self.front.pid)
             done = subprocess.run([RECORDS, f"127.0.0.1:{SERVER}", lab.USER, f"{lab.WORLD4}:{SINK}", str(size), str(self.args.mib << 20)],
                                   capture_output=True, text=True)
             if done.returncode == 0:
                 got = json.loads(done.stdout)
-                server = (lab.cpu_seconds(self.server.pid) - before) / got["bytes"] * 1e9
+                server = (lab.cpu_seconds(self.front.pid) - before) / got["bytes"] * 1e9
                 self.note("records", f"{size} bytes", **{"Gbit/s": got["gbps"], "client CPU s/GB": got["cpu_per_gb"], "server CPU s/GB": server})
             else:
                 print("  records:", done.stderr.strip(), flush=True)
@@ -300,7 +300,7 @@ class Bench:
     def run(self):
         lab.spawn([LOADGEN, "serve", f"{lab.WORLD4}:{SINK}"])
         lab.wait_for("the load server", lambda: lab.listening(SINK, lab.WORLD4))
-        self.server = lab.v2ray_server(self.scratch, SERVER)
+        self.front = lab.v2ray_server(self.scratch, SERVER)
         parts = self.args.only or PARTS
         for round_ in range(self.args.reps):
             for part in parts:
