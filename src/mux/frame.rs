@@ -1,8 +1,8 @@
 //! Frames: `u16 metaLen || meta || [u16 dataLen || data]`, the data part exactly when the meta says so.
 
-use super::address::{self, Input};
 use super::xudp::GlobalId;
 use crate::addr::{Network, Target};
+use crate::vmess::address::{self, Input};
 
 /// Bytes of the shortest meta: id, status, option.
 pub const MIN_META: usize = 4;
@@ -145,7 +145,7 @@ impl Frame {
             }
             2 => {
                 if let Some([UDP]) = input.take() {
-                    frame.remote = input.target().ok_or(FrameError::Malformed)?;
+                    frame.remote = input.target().map_err(|_| FrameError::Malformed)?;
                 }
             }
             3 => frame.status = Status::End,
@@ -163,7 +163,7 @@ fn opening(mut input: Input<'_>, has_data: bool) -> Option<Opening> {
         [UDP] => Network::Udp,
         _ => return None,
     };
-    let target = input.target()?;
+    let target = input.target().ok()?;
     let named = network == Network::Udp && has_data;
     let global_id = input.take().filter(|id| named && *id != [0; GlobalId::LEN]).map(GlobalId);
     Some(Opening { network, target, global_id })

@@ -6,7 +6,6 @@
 //! sessions whose frames carry addresses. Packetaddr ([`packetaddr`]) is no mux at all: a VMess UDP connection whose
 //! chunks begin with an address.
 
-mod address;
 pub mod client;
 mod deframer;
 pub mod frame;

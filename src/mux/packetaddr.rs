@@ -2,7 +2,7 @@
 //!
 //! Its address types are its own: 1 is IPv4 and 2 is IPv6. There are no names.
 
-use super::address::Input;
+use crate::vmess::address::Input;
 use std::net::{IpAddr, SocketAddr};
 
 /// The name that marks a UDP request as packetaddr, whatever its port.

@@ -4,11 +4,11 @@
 //! then for all but mux `port(2) address type(1) address`, then padding, then FNV-1a (4) of everything before
 //! it.
 
+use super::address::{self, DOMAIN, IPV4, IPV6, NoTarget};
 use super::fnv::fnv1a;
 use super::keys::BodyKeys;
 pub use super::security::{Security, hardware_aes};
 use crate::addr::{Host, Target};
-use std::net::IpAddr;
 
 /// The most random bytes that a header may carry before its checksum.
 pub const MAX_PADDING: usize = 15;
@@ -24,9 +24,6 @@ const PACKED_AT: usize = 35;
 const TARGET_AT: usize = 38;
 /// Bytes of the checksum.
 const CHECKSUM: usize = 4;
-const IPV4: u8 = 1;
-const DOMAIN: u8 = 2;
-const IPV6: u8 = 3;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -211,7 +208,7 @@ impl RequestHeader {
             security: Security::from_code(code).ok_or(HeaderError::Security(code))?,
             command: Command::from_code(command).ok_or(HeaderError::Command(command))?,
             target: match target {
-                Some((host, port)) => Some(Target { host: host.ok_or(HeaderError::Address)?, port }),
+                Some(target) => Some(target.ok_or(HeaderError::Address)?),
                 None => None,
             },
         })
@@ -227,25 +224,12 @@ const fn check_options(options: Options) -> Result<(), HeaderError> {
 
 /// Appends port, address type and address.
 fn encode_target(target: &Target, out: &mut Vec<u8>) -> Result<(), HeaderError> {
-    out.extend_from_slice(&target.port.to_be_bytes());
-    match &target.host {
-        Host::Ip(IpAddr::V4(ip)) => {
-            out.push(IPV4);
-            out.extend_from_slice(&ip.octets());
-        }
-        Host::Ip(IpAddr::V6(ip)) => {
-            out.push(IPV6);
-            out.extend_from_slice(&ip.octets());
-        }
-        Host::Domain(name) => {
-            let len = u8::try_from(name.len()).map_err(|_| HeaderError::Address)?;
-            if len == 0 || !name.bytes().all(is_domain_byte) {
-                return Err(HeaderError::Address);
-            }
-            out.extend_from_slice(&[DOMAIN, len]);
-            out.extend_from_slice(name.as_bytes());
-        }
+    if let Host::Domain(name) = &target.host
+        && (!(1..=255).contains(&name.len()) || !name.bytes().all(is_domain_byte))
+    {
+        return Err(HeaderError::Address);
     }
+    address::encode(target, out);
     Ok(())
 }
 
@@ -270,22 +254,15 @@ impl Input<'_> {
         Ok(())
     }
 
-    /// Reads port and address. The host is `None` if the name is not a legal one, which matters after the
-    /// checksum.
-    fn target(&mut self) -> Result<(Option<Host>, u16), HeaderError> {
-        let port = u16::from_be_bytes(self.take()?);
-        let host = match self.take()? {
-            [IPV4] => Some(Host::Ip(IpAddr::from(self.take::<4>()?))),
-            [IPV6] => Some(Host::Ip(IpAddr::from(self.take::<16>()?))),
-            [DOMAIN] => {
-                let [len] = self.take()?;
-                let name = self.0.get(..usize::from(len)).ok_or(HeaderError::Truncated)?;
-                self.skip(usize::from(len))?;
-                std::str::from_utf8(name).ok().and_then(Host::parse)
-            }
-            _ => return Err(HeaderError::Address),
-        };
-        Ok((host, port))
+    /// Reads port and address; `None` if the name is not a legal one, which matters after the checksum.
+    fn target(&mut self) -> Result<Option<Target>, HeaderError> {
+        let mut input = address::Input(self.0);
+        let target = input.target().map_err(|error| match error {
+            NoTarget::Short => HeaderError::Truncated,
+            NoTarget::Unknown => HeaderError::Address,
+        })?;
+        self.0 = input.0;
+        Ok(target)
     }
 }
 

@@ -12,6 +12,7 @@
 //! known answers.
 
 pub mod account;
+pub(crate) mod address;
 mod answer;
 pub mod auth;
 mod cfb;
