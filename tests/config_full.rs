@@ -5,8 +5,8 @@ use vmesskit::addr::{Cidr, Host, Network, Target};
 use vmesskit::config::{
     Allocate, Config, DefaultUser, DomainPattern, DomainStrategy, Freedom, Icmp, Inbound, InboundProtocol,
     Level, Listen, LogLevel, Mux, Outbound, OutboundProtocol, PacketEncoding, Policy, Rule, Sntp, Socks,
-    SystemStats, Tun, Vmess, VmessClient, VmessInbound, VmessServer, VmessUser, Vmesskit, Xudp443,
-    format_config, parse,
+    StreamSettings, SystemStats, Tun, Vmess, VmessClient, VmessInbound, VmessServer, VmessUser, Vmesskit,
+    Xudp443, format_config, parse,
 };
 use vmesskit::vmess::{Id, Security};
 
@@ -128,7 +128,7 @@ fn server(host: Host, port: u16, users: Vec<VmessUser>) -> VmessServer {
 }
 
 fn outbound(tag: &str, protocol: OutboundProtocol) -> Outbound {
-    Outbound { tag: tag.into(), protocol, mux: None }
+    Outbound::new(tag, protocol)
 }
 
 fn seconds(handshake: u64, conn_idle: u64, uplink_only: u64, downlink_only: u64) -> Level {
@@ -165,6 +165,7 @@ fn vmess_server() -> VmessInbound {
         detour: Some("dynamic".into()),
         disable_insecure_encryption: true,
         allocate: None,
+        stream: StreamSettings::default(),
     }
 }
 
@@ -221,6 +222,7 @@ fn every_key_means_what_it_says() {
         detour: None,
         disable_insecure_encryption: false,
         allocate: Some(Allocate { concurrency: 2, refresh: Duration::from_secs(420) }),
+        stream: StreamSettings::default(),
     };
     let direct = Freedom {
         strategy: DomainStrategy::Ipv4,

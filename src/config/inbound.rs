@@ -5,6 +5,7 @@ use super::model::{Inbound, InboundProtocol, Listen};
 use super::nearest::{MOST_COMPARED, nearest};
 use super::shown::{offer, quote};
 use super::stream::{self, Side};
+use super::transport::{StreamSettings, Transport};
 use super::walk::{Node, Object};
 use super::{socks, tun, vmess};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,12 +19,12 @@ const KEYS: &[&str] =
 type Reader = fn(&Object<'_>, &Around) -> Option<InboundProtocol>;
 
 /// What the settings of a protocol depend on and others say.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Around {
     /// The first and the last port, if there are any.
     pub(super) ports: Option<(u16, u16)>,
-    /// Whether TLS is below it.
-    pub(super) tls: bool,
+    /// What connections ride on; `None` after an error.
+    pub(super) stream: Option<StreamSettings>,
 }
 
 impl Around {
@@ -77,8 +78,8 @@ impl Entry<'_> {
     }
 }
 
-/// Reads all inbounds: the old `inbound` and `inboundDetour`, then `inbounds`, as V2Ray orders them.
-pub(super) fn read_all<'a>(top: &Object<'a>) -> Vec<Entry<'a>> {
+/// Reads all inbounds (`global` is the top-level `transport`): the old `inbound` and `inboundDetour`, then `inbounds`, as V2Ray orders them.
+pub(super) fn read_all<'a>(top: &Object<'a>, global: Option<&Object<'_>>) -> Vec<Entry<'a>> {
     let mut nodes = Vec::new();
     if let Some(node) = top.get("inbound") {
         node.warning("an old key", |finding| finding.hint("move it into the list `inbounds`"));
@@ -93,14 +94,14 @@ pub(super) fn read_all<'a>(top: &Object<'a>) -> Vec<Entry<'a>> {
         node.warning("an old key", |finding| finding.hint("write `port` into the inbound"));
         node.number_u16(0)
     });
-    let entries: Vec<_> = nodes.iter().filter_map(|node| read(node, old_port.take())).collect();
+    let entries: Vec<_> = nodes.iter().filter_map(|node| read(node, global, old_port.take())).collect();
     check_unique(&entries, top);
     check_users(&entries, top);
     entries
 }
 
 /// Reads an inbound; `default_port` is the old top-level `port`, which the first one takes if it has none.
-fn read<'a>(node: &Node<'a>, default_port: Option<u16>) -> Option<Entry<'a>> {
+fn read<'a>(node: &Node<'a>, global: Option<&Object<'_>>, default_port: Option<u16>) -> Option<Entry<'a>> {
     let object = node.object(KEYS)?;
     let allowed: Vec<&str> =
         PROTOCOLS.iter().filter(|(_, reader)| reader.is_some()).map(|(name, _)| *name).collect();
@@ -109,15 +110,18 @@ fn read<'a>(node: &Node<'a>, default_port: Option<u16>) -> Option<Entry<'a>> {
     let mut tag = object.text("tag");
     let known = PROTOCOLS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
     let kind = known.map(|(name, _)| *name);
-    let tls = match object.get("streamSettings") {
-        Some(node) if kind != Some("tun") => {
-            stream::read(&node, Side::Inbound).is_some_and(|carrier| carrier.tls)
-        }
-        _ => false,
+    let stream = match object.get("streamSettings") {
+        Some(node) if kind != Some("tun") => stream::read(&node, Side::Inbound, global),
+        _ => Some(StreamSettings::default()),
     };
+    if let (Some("socks"), Some(stream), Some(node)) = (kind, &stream, object.get("streamSettings"))
+        && (stream.tls.is_some() || stream.transport != Transport::default())
+    {
+        node.unsupported("a transport below SOCKS", "remove `streamSettings`");
+    }
     let around = |range| {
         let ports = ports(&object, range).or(default_port.map(|port| (port, port)));
-        Around { ports, tls }
+        Around { ports, stream: stream.clone() }
     };
     let protocol = match (protocol, known) {
         (_, Some((name, Some(reader)))) => reader(&object, &around(*name == "vmess")),

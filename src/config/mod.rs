@@ -23,6 +23,7 @@ mod shown;
 mod socks;
 mod stream;
 mod top;
+mod transport;
 mod tun;
 mod vmess;
 mod walk;
@@ -30,6 +31,7 @@ mod walk;
 pub use diagnostic::{Diagnostic, Severity, first_error};
 pub use model::*;
 pub use share::{ShareError, parse_share_link, to_share_link};
+pub use transport::*;
 
 use crate::error::{Error, ErrorKind};
 use findings::Findings;

@@ -1,6 +1,7 @@
 //! Resolved values: what a config means, after defaults, with every reference checked. Values only, never
 //! running objects; the engine composes from them.
 
+use super::transport::StreamSettings;
 use crate::addr::{Cidr, Host, Network, Target};
 use crate::vmess::{Id, Security};
 use std::collections::BTreeMap;
@@ -172,6 +173,8 @@ pub struct VmessInbound {
     pub disable_insecure_encryption: bool,
     /// How ports are taken from the range at random; `None`: every port of it, for ever.
     pub allocate: Option<Allocate>,
+    /// What connections ride on.
+    pub stream: StreamSettings,
 }
 
 /// Where an inbound listens.
@@ -235,6 +238,20 @@ pub struct Outbound {
     pub protocol: OutboundProtocol,
     /// How flows share connections to the server; `None`: a connection each. Only for VMess.
     pub mux: Option<Mux>,
+    /// What the connections ride on.
+    pub stream: StreamSettings,
+    /// The address that they are made from.
+    pub send_through: Option<IpAddr>,
+    /// The index in [`Config::outbounds`] of the outbound that they are dialled through (`proxySettings`).
+    pub via: Option<usize>,
+}
+
+impl Outbound {
+    /// An outbound with nothing but its protocol: raw TCP, no mux, no detour.
+    pub fn new(tag: impl Into<Arc<str>>, protocol: OutboundProtocol) -> Self {
+        let stream = StreamSettings::default();
+        Self { tag: tag.into(), protocol, mux: None, stream, send_through: None, via: None }
+    }
 }
 
 /// How flows share connections to a server (Mux.Cool).

@@ -4,7 +4,8 @@ use super::diagnostic::Diagnostic;
 use super::model::{DomainStrategy, Freedom, Mux, Outbound, OutboundProtocol, PacketEncoding};
 use super::nearest::nearest;
 use super::shown::{offer, quote};
-use super::stream::{self, Carrier, Side};
+use super::stream::{self, Side};
+use super::transport::{StreamSettings, Transport};
 use super::vmess::{self, read_mux};
 use super::walk::{Node, Object, given};
 use crate::addr::Host;
@@ -55,16 +56,18 @@ const PROTOCOLS: &[(&str, Option<Reader>)] = &[
 
 /// What was read of an outbound.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct Entry<'a> {
     /// The tag, also when the rest is wrong, so that rules may name it.
     pub(super) tag: Arc<str>,
     /// The outbound; `None` after an error.
     pub(super) outbound: Option<Outbound>,
+    /// The name of the outbound that it dials through.
+    proxy: Option<Node<'a>>,
 }
 
 /// Reads all outbounds: the old `outbound` and `outboundDetour`, then `outbounds`, as V2Ray orders them. `allow_cfb` is
 /// `vmesskit.allowCfb`.
-pub(super) fn read_all(top: &Object<'_>, allow_cfb: bool) -> Vec<Entry> {
+pub(super) fn read_all<'a>(top: &Object<'a>, global: Option<&Object<'_>>, allow_cfb: bool) -> Vec<Entry<'a>> {
     let nodes = nodes(top, true);
     if nodes.is_empty() && top.get("outbounds").is_none_or(|node| node.value().is_array()) {
         let finding =
@@ -75,13 +78,14 @@ pub(super) fn read_all(top: &Object<'_>, allow_cfb: bool) -> Vec<Entry> {
     let mut entries = Vec::with_capacity(nodes.len());
     for node in nodes {
         let Some(object) = node.object(KEYS) else { continue };
-        let entry = read(&object, allow_cfb);
+        let entry = read(&object, global, allow_cfb);
         if !entry.tag.is_empty() && !tags.insert(Arc::clone(&entry.tag)) {
             let finding = Diagnostic::error(object.path_of("tag"), "this tag is used by an outbound before");
             top.report(finding.found(quote(&entry.tag)).hint("give each its own tag"));
         }
         entries.push(entry);
     }
+    link(&mut entries);
     entries
 }
 
@@ -104,23 +108,29 @@ pub(super) fn nodes<'a>(top: &Object<'a>, warn: bool) -> Vec<Node<'a>> {
 }
 
 /// Reads an outbound.
-fn read(object: &Object<'_>, allow_cfb: bool) -> Entry {
+fn read<'a>(object: &Object<'a>, global: Option<&Object<'_>>, allow_cfb: bool) -> Entry<'a> {
     let allowed: Vec<&str> =
         PROTOCOLS.iter().filter(|(_, reader)| reader.is_some()).map(|(name, _)| *name).collect();
     let node = object.required("protocol", &allowed.join(", "));
     let name = node.as_ref().and_then(|node| node.text()).unwrap_or_default();
     let tag: Arc<str> = object.text("tag").into();
     let known = PROTOCOLS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-    let mut carrier = Carrier { tls: false };
-    if let Some(node) = object.get("streamSettings") {
-        match known {
-            Some(("blackhole", _)) => node.no_effect("a blackhole connects to nothing"),
-            _ => carrier = stream::read(&node, Side::Outbound).unwrap_or(carrier),
-        }
+    let mut stream = Some(StreamSettings::default());
+    match (object.get("streamSettings"), known) {
+        (Some(node), Some(("blackhole", _))) => node.no_effect("a blackhole connects to nothing"),
+        (Some(node), _) => stream = stream::read(&node, Side::Outbound, global),
+        (None, _) => {}
     }
+    if let (Some(("freedom", _)), Some(stream), Some(node)) = (known, &stream, object.get("streamSettings"))
+        && (stream.tls.is_some() || stream.transport != Transport::default())
+    {
+        node.no_effect("a freedom outbound takes `sockopt` alone");
+    }
+    let tls = stream.as_ref().is_some_and(|stream| stream.tls.is_some());
+    let send_through = send_through(object);
     check_common(object);
     let (mux, packet_encoding) = mux(object, known.map(|(name, _)| *name));
-    let around = Around { tls: carrier.tls, allow_cfb, packet_encoding };
+    let around = Around { tls, allow_cfb, packet_encoding };
     let protocol = match (node, known) {
         (_, Some((_, Some(reader)))) => reader(object, &around),
         (Some(node), Some((name, None))) => {
@@ -137,30 +147,66 @@ fn read(object: &Object<'_>, allow_cfb: bool) -> Entry {
         }
         _ => None,
     };
-    let outbound = protocol.map(|protocol| Outbound { tag: Arc::clone(&tag), protocol, mux });
-    Entry { tag, outbound }
+    let via = None;
+    let outbound = protocol.zip(stream).map(|(protocol, stream)| Outbound {
+        tag: Arc::clone(&tag),
+        protocol,
+        mux,
+        stream,
+        send_through,
+        via,
+    });
+    Entry { tag, outbound, proxy: proxy(object) }
 }
 
-/// Checks `sendThrough`, `proxySettings` and `domainStrategy`.
-fn check_common(object: &Object<'_>) {
-    if let Some(node) = object.get("sendThrough")
-        && let Some(text) = node.text()
-    {
-        match text.trim().parse::<IpAddr>() {
-            Ok(ip) if ip.is_unspecified() => {}
-            Ok(_) => node.unsupported("sending from a chosen address", "remove the key"),
-            Err(_) => {
-                node.error("not an IP address", |finding| finding.allowed("an IP address of this device"))
+/// Reads `sendThrough`; unspecified is none.
+fn send_through(object: &Object<'_>) -> Option<IpAddr> {
+    let node = object.get("sendThrough")?;
+    let address = node.text()?.trim().parse::<IpAddr>();
+    if address.is_err() {
+        node.error("not an IP address", |finding| finding.allowed("an IP address of this device"));
+    }
+    address.ok().filter(|ip| !ip.is_unspecified())
+}
+
+/// Reads `proxySettings`: the node that names the outbound to dial through.
+fn proxy<'a>(object: &Object<'a>) -> Option<Node<'a>> {
+    let settings = object.get("proxySettings")?.object(&["tag", "transportLayer"])?;
+    let tag = settings.required("tag", "the tag of an outbound")?;
+    tag.text().map(|_| tag)
+}
+
+/// Finds the outbounds that others dial through. A name that nobody has, and a chain that comes back to its start, are
+/// errors.
+fn link(entries: &mut [Entry<'_>]) {
+    let index_of = |tag: &str| entries.iter().position(|entry| !tag.is_empty() && *entry.tag == *tag);
+    let via: Vec<Option<usize>> = entries
+        .iter()
+        .map(|entry| {
+            let node = entry.proxy.as_ref()?;
+            let tag = node.text()?.trim();
+            let found = index_of(tag);
+            if found.is_none() {
+                let near = nearest(tag, entries.iter().map(|entry| &*entry.tag));
+                node.error("no outbound has this tag", |finding| finding.hint(offer(near)));
             }
+            found
+        })
+        .collect();
+    let next = |index: &usize| via.get(*index).copied().flatten();
+    for (start, entry) in entries.iter_mut().enumerate() {
+        let circular = std::iter::successors(next(&start), next).take(via.len()).any(|at| at == start);
+        if let Some(node) = entry.proxy.as_ref().filter(|_| circular) {
+            node.error("this chain of outbounds comes back to its start", |finding| finding);
+        }
+        if let Some(outbound) = &mut entry.outbound {
+            outbound.via = next(&start);
         }
     }
-    if let Some(node) = object.get("proxySettings")
-        && let Some(settings) = node.object(&["tag", "transportLayer"])
-        && let Some(tag) = settings.required("tag", "the tag of an outbound")
-        && tag.text().is_some()
-    {
-        tag.unsupported("a chain of outbounds", "remove `proxySettings`");
-    }
+}
+
+/// Checks `domainStrategy`.
+fn check_common(object: &Object<'_>) {
     if let Some(node) = object.get("domainStrategy").filter(|node| !node.is_empty()) {
         node.ignored(
             "`domainStrategy` of an outbound",

@@ -61,8 +61,9 @@ pub(super) fn read(root: &Node<'_>) -> Option<Config> {
     let top = root.object(KEYS)?;
     let log_level = log_level(&top);
     let vmesskit = vmesskit(&top);
-    let inbounds = inbound::read_all(&top);
-    let outbounds = outbound::read_all(&top, vmesskit.allow_cfb);
+    let global = stream::global(&top);
+    let inbounds = inbound::read_all(&top, global.as_ref());
+    let outbounds = outbound::read_all(&top, global.as_ref(), vmesskit.allow_cfb);
     let servers = inbounds.iter().filter_map(inbound::Entry::users);
     check_legacy(&top, servers, vmesskit.legacy_tag_limit);
     let tags = routing::Tags {
@@ -83,9 +84,6 @@ pub(super) fn read(root: &Node<'_>) -> Option<Config> {
     });
     let dns_servers = dns::read(&top, tunnel);
     let policy = policy::read(&top);
-    if let Some(node) = top.get("transport") {
-        stream::check_global(&node);
-    }
     if let Some(node) = top.get("stats") {
         node.object(&[]);
     }

@@ -630,6 +630,7 @@ mod tests {
             detour: None,
             disable_insecure_encryption: false,
             allocate,
+            stream: <_>::default(),
         };
         Inbound { tag: "dynamic".into(), protocol: InboundProtocol::Vmess(settings) }
     }

@@ -13,11 +13,7 @@ pub(crate) fn config() -> Config {
     Config {
         log_level: LogLevel::Debug,
         inbounds: Vec::new(),
-        outbounds: vec![Outbound {
-            tag: "direct".into(),
-            protocol: OutboundProtocol::Freedom(freedom),
-            mux: None,
-        }],
+        outbounds: vec![Outbound::new("direct", OutboundProtocol::Freedom(freedom))],
         rules: Vec::new(),
         dns_servers: vec![([1, 1, 1, 1], 53).into()],
         policy: Policy::default(),
@@ -29,11 +25,7 @@ pub(crate) fn config() -> Config {
 pub(crate) fn vmess_outbound(tag: &str) -> Outbound {
     let target = Target::new(Host::Ip([127, 0, 0, 1].into()), 1);
     let servers = vec![VmessServer { target, users: vec![vmess_user()] }];
-    Outbound {
-        tag: tag.into(),
-        protocol: OutboundProtocol::Vmess(Vmess { servers, packet_encoding: PacketEncoding::None }),
-        mux: None,
-    }
+    Outbound::new(tag, OutboundProtocol::Vmess(Vmess { servers, packet_encoding: PacketEncoding::None }))
 }
 
 /// A user that any server may have.

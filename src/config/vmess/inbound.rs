@@ -4,6 +4,7 @@ use super::{USER_KEYS, alter_id, experiments, id, read_allocate};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::inbound::{Around, listen_ip};
 use crate::config::model::{DefaultUser, Inbound, InboundProtocol, Listen, VmessClient, VmessInbound};
+use crate::config::transport::Transport;
 use crate::config::walk::{Node, Object, given};
 use crate::vmess::gate::{LEGACY_SECONDS, TooManyTags, check_legacy_tags};
 use std::collections::{HashMap, HashSet};
@@ -15,10 +16,12 @@ const KEYS: &[&str] = &["clients", "users", "default", "detour", "features", "di
 pub(in crate::config) fn read(inbound: &Object<'_>, around: &Around) -> Option<InboundProtocol> {
     let ip = listen_ip(inbound);
     let ports = around.ports;
+    let unix = around.stream.as_ref().is_some_and(|stream| matches!(stream.transport, Transport::Unix(_)));
+    let ports = if unix { Some((0, 0)) } else { ports };
     if ports.is_none() && inbound.get("port").is_none() {
         inbound.missing("port", "a number, 1 to 65535, or a range such as \"10000-10010\"");
     }
-    if let (Some((0, last)), Some(node)) = (ports, inbound.get("port")) {
+    if let (Some((0, last)), Some(node), false) = (ports, inbound.get("port"), unix) {
         if last > 0 {
             node.error("a range cannot begin at port 0", |finding| finding.allowed("ports from 1 to 65535"));
             return None;
@@ -32,7 +35,7 @@ pub(in crate::config) fn read(inbound: &Object<'_>, around: &Around) -> Option<I
     let detour = detour(&settings);
     let disable_insecure_encryption = settings.flag("disableInsecureEncryption", false);
     let clients = clients?;
-    if !around.tls {
+    if around.stream.as_ref().is_some_and(|stream| stream.tls.is_none()) {
         warn_legacy(&settings, &clients, default);
     }
     Some(InboundProtocol::Vmess(VmessInbound {
@@ -42,6 +45,7 @@ pub(in crate::config) fn read(inbound: &Object<'_>, around: &Around) -> Option<I
         detour: detour?,
         disable_insecure_encryption,
         allocate: allocate?,
+        stream: around.stream.clone()?,
     }))
 }
 

@@ -33,7 +33,7 @@ fn app(shard: &Shard) -> (Box<dyn Stream>, Rc<RefCell<Script>>) {
 }
 
 fn blackhole(http: bool) -> Settings {
-    Settings { tag: "hole".into(), protocol: OutboundProtocol::Blackhole { http }, mux: None }
+    Settings::new("hole", OutboundProtocol::Blackhole { http })
 }
 
 fn vmess(targets: &[SocketAddr]) -> Settings {
@@ -42,7 +42,7 @@ fn vmess(targets: &[SocketAddr]) -> Settings {
         servers: targets.iter().map(server).collect(),
         packet_encoding: Default::default(),
     });
-    Settings { tag: "proxy".into(), protocol, mux: None }
+    Settings::new("proxy", protocol)
 }
 
 fn with_outbounds(outbounds: Vec<Settings>) -> Rc<Shard> {

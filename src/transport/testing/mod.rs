@@ -28,11 +28,7 @@ pub(crate) fn config() -> Config {
     Config {
         log_level: LogLevel::None,
         inbounds: Vec::new(),
-        outbounds: vec![Outbound {
-            tag: "direct".into(),
-            protocol: OutboundProtocol::Freedom(freedom),
-            mux: None,
-        }],
+        outbounds: vec![Outbound::new("direct", OutboundProtocol::Freedom(freedom))],
         rules: Vec::new(),
         dns_servers: Vec::new(),
         policy: Policy::default(),

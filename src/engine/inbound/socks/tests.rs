@@ -290,7 +290,7 @@ fn the_configured_address_is_announced() {
 fn flows_are_bounded() {
     run(async {
         let protocol = OutboundProtocol::Blackhole { http: false };
-        let outbounds = vec![Outbound { tag: "hole".into(), protocol, mux: None }];
+        let outbounds = vec![Outbound::new("hole", protocol)];
         let shard = Shard::for_tests(Config { outbounds, ..config() });
         let socks = start(&shard, &settings()).expect("listening");
         let (_control, relay) = associate(socks.address()).await;

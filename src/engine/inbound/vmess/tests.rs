@@ -21,6 +21,7 @@ fn settings(clients: Vec<VmessClient>) -> VmessInbound {
         detour: None,
         disable_insecure_encryption: false,
         allocate: None,
+        stream: <_>::default(),
     }
 }
 

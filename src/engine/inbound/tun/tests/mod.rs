@@ -52,7 +52,7 @@ fn redirecting(port: u16) -> Config {
 /// A config that sends everything to nowhere.
 fn blackhole() -> Config {
     let protocol = OutboundProtocol::Blackhole { http: false };
-    Config { outbounds: vec![Outbound { tag: "nowhere".into(), protocol, mux: None }], ..config() }
+    Config { outbounds: vec![Outbound::new("nowhere", protocol)], ..config() }
 }
 
 /// The other end of a device.

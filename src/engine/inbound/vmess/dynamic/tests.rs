@@ -28,6 +28,7 @@ fn settings(ports: (u16, u16), emails: &[&str]) -> VmessInbound {
         detour: None,
         disable_insecure_encryption: false,
         allocate: None,
+        stream: <_>::default(),
     }
 }
 

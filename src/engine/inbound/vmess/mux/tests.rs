@@ -41,6 +41,7 @@ fn server_on(shard: &Rc<crate::engine::Shard>) -> Rc<Server> {
         detour: None,
         disable_insecure_encryption: false,
         allocate: None,
+        stream: <_>::default(),
     };
     let inbound = Inbound { tag: "in".into(), protocol: InboundProtocol::Vmess(settings.clone()) };
     Server::new(shard, &inbound, &settings)
