@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 
 /// A reliable, ordered byte stream to a server, half-closable in the direction away from us.
 ///
-/// Nothing is buffered here: bytes go from and to the caller's buffers.
+/// Bytes go from and to the caller's buffers. A layer that must hold some back, because it seals or frames them, holds no
+/// more than one record or frame each way, and none while the connection is idle. What `poll_write` took counts as sent:
+/// the layer moves what it holds back on every later call, and `poll_flush` waits until all of it has gone.
 pub(crate) trait Carrier {
     /// Waits until a read could return something, so that the caller takes a buffer only then. A false alarm is legal.
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -48,6 +50,12 @@ pub(crate) trait Carrier {
         Poll::Ready(())
     }
 
+    /// Moves what this carrier itself holds back (sealed records, frames) down to the socket. One that holds nothing is
+    /// always ready.
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
     /// Ends our direction as this carrier does it: FIN on raw TCP, close_notify without FIN on TLS.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
@@ -63,4 +71,50 @@ pub(crate) trait Carrier {
 
     /// Makes dropping this carrier abort it (a RST on TCP), so that the peer cannot take a cut stream for a whole one.
     fn abort(&mut self);
+}
+
+impl<C: Carrier + ?Sized> Carrier for Box<C> {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_read_ready(cx)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
+        (**self).poll_read(cx, out)
+    }
+
+    fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        (**self).poll_read_vectored(cx, out)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        (**self).poll_write(cx, slices)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_flush(cx)
+    }
+
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_drained(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_close(cx)
+    }
+
+    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        (**self).reset()
+    }
+
+    fn local_ip(&self) -> Option<IpAddr> {
+        (**self).local_ip()
+    }
+
+    fn abort(&mut self) {
+        (**self).abort();
+    }
 }

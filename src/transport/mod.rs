@@ -8,13 +8,18 @@
 //!
 //! Routing, policy and accounting do not belong here.
 
+mod behind;
 mod carrier;
 pub(crate) mod dial;
 mod eyeballs;
+mod http1;
+mod http_header;
+mod io;
 pub(crate) mod mux;
 pub(crate) mod packets;
 mod plain;
 pub(crate) mod protect;
+mod proxy_protocol;
 mod queue;
 pub(crate) mod sealed;
 mod stream;
