@@ -3,7 +3,7 @@
 use super::message::{self, Header, Name, Question, Rcode, TYPE_A, TYPE_AAAA};
 use crate::engine::Shard;
 use crate::error::{Error, ErrorKind, Stage};
-use crate::transport::protect::{self, SocketError};
+use crate::transport::protect::{self, SocketError, Wishes};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -293,7 +293,7 @@ async fn receive(attempts: &[Attempt], buffer: &mut [u8]) -> (usize, io::Result<
 
 /// Asks one question over TCP.
 async fn ask_tcp(shard: &Rc<Shard>, server: SocketAddr, query: &[u8]) -> Result<Vec<u8>, Error> {
-    let socket = protect::tcp_connect(shard, server).await.map_err(Error::from)?;
+    let socket = protect::tcp_connect(shard, server, &Wishes::default()).await.map_err(Error::from)?;
     let broken = |error: io::Error| unresolved(format!("{}: {error}", server.ip()));
     let mut framed = Vec::with_capacity(query.len() + 2);
     framed.extend_from_slice(&u16::try_from(query.len()).unwrap_or(u16::MAX).to_be_bytes());

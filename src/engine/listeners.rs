@@ -6,6 +6,7 @@ use super::inbound::{socks, vmess};
 use super::shard::{Live, Shard};
 use crate::config::{Config, Inbound, InboundProtocol};
 use crate::error::{Error, ErrorKind};
+use crate::transport::Reception;
 use std::collections::BTreeMap;
 use std::io;
 use std::net;
@@ -18,6 +19,8 @@ use tokio::net::TcpListener;
 pub(super) struct Handed {
     /// Whose clients come there.
     pub(super) inbound: Arc<Inbound>,
+    /// What its clients come on, if it is one that says so.
+    pub(super) reception: Option<Arc<Reception>>,
     /// The sockets, which listen, with their names in the instance: those that share an address among the shards have the
     /// same one.
     pub(super) sockets: Vec<(u64, net::TcpListener)>,
@@ -40,7 +43,7 @@ type Named = Vec<(u64, TcpListener)>;
 /// A change of which everything that can fail is done.
 pub(super) struct Prepared {
     live: Option<Live>,
-    opened: Vec<(Arc<Inbound>, Named)>,
+    opened: Vec<(Arc<Inbound>, Option<Arc<Reception>>, Named)>,
     closed: Vec<u64>,
 }
 
@@ -54,7 +57,7 @@ impl Change {
         let opened = self.opened.into_iter().map(|handed| {
             let sockets = handed.sockets.into_iter();
             let sockets = sockets.map(|(id, socket)| Ok((id, TcpListener::from_std(socket)?)));
-            Ok((handed.inbound, sockets.collect::<io::Result<_>>()?))
+            Ok((handed.inbound, handed.reception, sockets.collect::<io::Result<_>>()?))
         });
         let opened = opened.collect::<io::Result<_>>().map_err(|error| {
             let what = ErrorKind::ResourceLimit { what: "file descriptors" };
@@ -77,9 +80,9 @@ impl Listeners {
         if let Some(live) = change.live {
             shard.live.replace(Rc::new(live));
         }
-        for (inbound, sockets) in change.opened {
+        for (inbound, reception, sockets) in change.opened {
             let (ids, listeners): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
-            self.open.extend(ids.into_iter().zip(accept(shard, &inbound, listeners)));
+            self.open.extend(ids.into_iter().zip(accept(shard, &inbound, reception, listeners)));
         }
         for id in change.closed {
             if let Some(listening) = self.open.remove(&id) {
@@ -90,13 +93,21 @@ impl Listeners {
 }
 
 /// Accepts the clients of an inbound's sockets. This is the table of protocols that listen.
-fn accept(shard: &Rc<Shard>, inbound: &Inbound, listeners: Vec<TcpListener>) -> Vec<Listening> {
+fn accept(
+    shard: &Rc<Shard>,
+    inbound: &Inbound,
+    reception: Option<Arc<Reception>>,
+    listeners: Vec<TcpListener>,
+) -> Vec<Listening> {
     match &inbound.protocol {
         InboundProtocol::Tun(_) => Vec::new(),
         InboundProtocol::Socks(settings) => {
             let listen = |listener| socks::listen(shard, inbound, settings, listener);
             listeners.into_iter().map(listen).collect()
         }
-        InboundProtocol::Vmess(settings) => vmess::listen(shard, inbound, settings, listeners),
+        InboundProtocol::Vmess(settings) => {
+            let reception = reception.expect("made when its sockets were opened");
+            vmess::listen(shard, inbound, settings, reception, listeners)
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::config::{
     self, Allocate, Config, Icmp, Inbound, InboundProtocol, Listen, LogLevel, Socks, VmessInbound,
 };
 use crate::error::{Error, ErrorKind};
+use crate::transport::Reception;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -58,6 +59,8 @@ struct Opened {
     inbound: Arc<Inbound>,
     /// With the one port that is taken at the moment, if ports change.
     changing: Option<Inbound>,
+    /// What its clients come on, if it is one that says so.
+    reception: Option<Arc<Reception>>,
     /// Of each address, with its name: a socket for each shard.
     addresses: Vec<(u64, Vec<TcpListener>)>,
 }
@@ -240,6 +243,16 @@ impl Running {
     /// # Errors
     /// [`sockets::open`]'s, with the inbound's path.
     fn open(&mut self, shard: &Shard, config: &Config, inbound: &Inbound) -> Result<Vec<Opened>, Error> {
+        let located = |error: Error| {
+            let index = config.inbounds.iter().position(|other| other == inbound);
+            let inside = if error.path.is_empty() { "port" } else { error.path.as_str() };
+            let path = index.map(|index| format!("inbounds[{index}].{inside}")).unwrap_or_default();
+            error.with_path(path)
+        };
+        let reception = match &inbound.protocol {
+            InboundProtocol::Vmess(settings) => Some(Reception::new(&settings.stream).map_err(located)?),
+            _ => None,
+        };
         let result = match (&inbound.protocol, place(inbound)) {
             (_, Some(place)) => match self.inherit(inbound) {
                 Some(opened) => Ok(vec![opened]),
@@ -248,10 +261,8 @@ impl Running {
             (InboundProtocol::Vmess(settings), None) => self.open_some(shard, config, inbound, settings),
             (_, None) => Ok(Vec::new()),
         };
-        result.map_err(|error| {
-            let index = config.inbounds.iter().position(|other| other == inbound);
-            error.with_path(index.map(|index| format!("inbounds[{index}].port")).unwrap_or_default())
-        })
+        let opened = result.map_err(located)?.into_iter();
+        Ok(opened.map(|opened| Opened { reception: reception.clone(), ..opened }).collect())
     }
 
     /// Takes over the sockets of an inbound in the very same place; `None` if there is none, or no descriptor for them.
@@ -263,6 +274,7 @@ impl Running {
         Some(Opened {
             inbound: Arc::new(inbound.clone()),
             changing: None,
+            reception: None,
             addresses: ids.zip(copies).collect(),
         })
     }
@@ -273,7 +285,7 @@ impl Running {
         for port in first..=last {
             addresses.push(self.open_one(inbound, SocketAddr::new(ip, port))?);
         }
-        Ok(Opened { inbound: Arc::new(inbound.clone()), changing: None, addresses })
+        Ok(Opened { inbound: Arc::new(inbound.clone()), changing: None, reception: None, addresses })
     }
 
     /// Opens as many ports of the inbound's range as it has at a time, drawn at random among the free ones.
@@ -309,7 +321,12 @@ impl Running {
             let settings = VmessInbound { listen, clients, allocate: None, ..settings.clone() };
             let changing = Inbound { protocol: InboundProtocol::Vmess(settings), ..inbound.clone() };
             let inbound = Arc::clone(&origin);
-            opened.push(Opened { inbound, changing: Some(changing), addresses: vec![sockets] });
+            opened.push(Opened {
+                inbound,
+                changing: Some(changing),
+                reception: None,
+                addresses: vec![sockets],
+            });
         }
         Ok(opened)
     }
@@ -336,7 +353,7 @@ impl Running {
         let change = || Change { config: config.cloned(), opened: Vec::new(), closed: closed.clone() };
         let mut changes: Vec<Change> = (0..self.shards()).map(|_| change()).collect();
         let mut bound = Vec::new();
-        for Opened { inbound, changing, addresses } in opened {
+        for Opened { inbound, changing, reception, addresses } in opened {
             let served = changing.clone().map_or_else(|| Arc::clone(&inbound), Arc::new);
             let text = format!("{} [{}] listens on {}", name(&inbound), inbound.tag, range(&addresses));
             let ids = addresses.iter().map(|(id, _)| *id).collect();
@@ -346,7 +363,8 @@ impl Running {
             let sockets: Vec<_> = sockets.collect();
             let sockets = if sockets.len() == addresses.len() { sockets } else { Vec::new() };
             for change in &mut changes {
-                change.opened.push(Handed { inbound: Arc::clone(&served), sockets: Vec::new() });
+                let (inbound, reception) = (Arc::clone(&served), reception.clone());
+                change.opened.push(Handed { inbound, reception, sockets: Vec::new() });
             }
             for (id, sockets) in addresses {
                 for (change, socket) in changes.iter_mut().zip(sockets) {

@@ -129,10 +129,10 @@ impl Shard {
 }
 
 impl Live {
-    /// Builds the running side of a config. Opens nothing.
+    /// Builds the running side of a config: reads the files that it names, opens no socket.
     ///
     /// # Errors
-    /// `ConfigInvalid` if a routing rule cannot be built.
+    /// `ConfigInvalid` if a routing rule cannot be built or a file cannot be used; `Unsupported`.
     pub(crate) fn new(config: impl Into<Arc<Config>>) -> Result<Self, Error> {
         let config = config.into();
         let router = Router::new(&config.rules).map_err(|error| {
@@ -140,7 +140,13 @@ impl Live {
                 .with_reason(error.to_string())
                 .with_path("routing.rules")
         })?;
-        let outbounds = config.outbounds.iter().map(super::outbound::build).collect();
+        let build = |(index, outbound)| {
+            super::outbound::build(outbound).map_err(|error| {
+                let path = format!("outbounds[{index}].{}", error.path);
+                error.with_path(path.trim_end_matches('.'))
+            })
+        };
+        let outbounds = config.outbounds.iter().enumerate().map(build).collect::<Result<_, Error>>()?;
         Ok(Self { router, outbounds, config })
     }
 }

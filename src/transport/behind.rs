@@ -86,6 +86,10 @@ impl<C: Carrier> Carrier for Behind<C> {
         self.carrier.reset()
     }
 
+    fn closed(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        self.carrier.closed()
+    }
+
     fn local_ip(&self) -> Option<IpAddr> {
         self.carrier.local_ip()
     }

@@ -64,6 +64,12 @@ pub(crate) trait Carrier {
         Box::pin(pending())
     }
 
+    /// Ends when the peer has ended its direction or the connection, and reads nothing for that. A carrier that cannot tell
+    /// waits for ever.
+    fn closed(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        Box::pin(pending())
+    }
+
     /// Our own address on the network, where the carrier has one.
     fn local_ip(&self) -> Option<IpAddr> {
         None
@@ -108,6 +114,10 @@ impl<C: Carrier + ?Sized> Carrier for Box<C> {
 
     fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
         (**self).reset()
+    }
+
+    fn closed(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        (**self).closed()
     }
 
     fn local_ip(&self) -> Option<IpAddr> {

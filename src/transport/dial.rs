@@ -4,7 +4,7 @@
 //! says. Every failure tells which stage failed, after how long, and why.
 
 use super::eyeballs;
-use super::protect::{self, SocketError};
+use super::protect::{self, SocketError, Wishes};
 use crate::addr::{Host, Target};
 use crate::config::DomainStrategy;
 use crate::engine::Shard;
@@ -58,11 +58,16 @@ impl DialError {
         Self { error, kind }
     }
 
+    /// A failure that is no server's.
+    pub(crate) fn refused(error: Error) -> Self {
+        Self { error, kind: io::ErrorKind::Other }
+    }
+
     /// A failure of making or connecting a socket.
     pub(crate) fn socket(error: SocketError, started: Instant) -> Self {
         match error {
             SocketError::Io { kind, text } => Self::new(Stage::Connect, kind, started, text),
-            other => Self { error: other.into(), kind: io::ErrorKind::Other },
+            other => Self::refused(other.into()),
         }
     }
 }
@@ -75,10 +80,11 @@ pub(crate) async fn tcp(
     shard: &Rc<Shard>,
     target: &Target,
     strategy: DomainStrategy,
+    wishes: &Wishes,
     deadline: Instant,
 ) -> Result<TcpStream, DialError> {
     let addresses = resolve(shard, &target.host, strategy, deadline).await?;
-    tcp_addresses(shard, &addresses, target.port, deadline).await
+    tcp_addresses(shard, &addresses, target.port, wishes, deadline).await
 }
 
 /// Connects to the first of `addresses` that answers.
@@ -89,11 +95,12 @@ pub(crate) async fn tcp_addresses(
     shard: &Rc<Shard>,
     addresses: &[IpAddr],
     port: u16,
+    wishes: &Wishes,
     deadline: Instant,
 ) -> Result<TcpStream, DialError> {
     let started = Instant::now();
     let remotes: Vec<SocketAddr> = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
-    let attempts = eyeballs::race(&remotes, |remote| protect::tcp_connect(shard, remote));
+    let attempts = eyeballs::race(&remotes, |remote| protect::tcp_connect(shard, remote, wishes));
     match timeout_at(deadline, attempts).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(Some(error))) => Err(DialError::socket(error, started)),
@@ -126,7 +133,7 @@ pub(crate) async fn resolve(
             Ok(Err(error))
                 if !matches!(error.kind, ErrorKind::ServerUnreachable { .. } | ErrorKind::Timeout { .. }) =>
             {
-                return Err(DialError { error, kind: io::ErrorKind::Other });
+                return Err(DialError::refused(error));
             }
             Ok(Err(error)) => {
                 let reason = if error.reason.is_empty() { error.text } else { error.reason };
@@ -225,7 +232,9 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let target = Target::from(listener.local_addr().expect("address"));
         drop(listener);
-        let failed = tcp(&shard(), &target, DomainStrategy::Any, soon()).await.expect_err("nobody listens");
+        let failed = tcp(&shard(), &target, DomainStrategy::Any, &Wishes::default(), soon())
+            .await
+            .expect_err("nobody listens");
         assert_eq!(failed.kind, io::ErrorKind::ConnectionRefused);
         assert_eq!(failed.error.kind, ErrorKind::ServerUnreachable { stage: Stage::Connect });
         assert!(
@@ -246,7 +255,7 @@ mod tests {
         let mut held = Vec::new();
         for _ in 0..4 {
             let deadline = Instant::now() + Duration::from_millis(150);
-            match tcp(&shard, &addr.into(), DomainStrategy::Any, deadline).await {
+            match tcp(&shard, &addr.into(), DomainStrategy::Any, &Wishes::default(), deadline).await {
                 Ok(stream) => held.push(stream),
                 Err(failed) => {
                     assert_eq!(

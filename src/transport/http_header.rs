@@ -2,9 +2,11 @@
 //! bytes down, and bare bytes from then on. What the heads say of the body is a lie.
 
 use super::Carrier;
+use super::accept::{AcceptError, send_away};
 use super::behind::Behind;
 use super::http1::{self, HeadError, head_len, write_head};
 use crate::config::{HttpField, HttpHeader, HttpRequest, HttpResponse};
+use crate::engine::Shard;
 use crate::entropy::Entropy;
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -48,13 +50,13 @@ pub(crate) fn client<C: Carrier>(carrier: C, header: &HttpHeader, entropy: &mut 
 /// Reads a client's request and disguises the server's end.
 ///
 /// # Errors
-/// `InvalidData` if it is no request, or one for a path that is none of ours: the answer has been sent then, and the
-/// carrier may be closed. Otherwise the carrier's own.
-pub(crate) async fn server<C: Carrier>(
+/// [`AcceptError`] if it is no request, or one for a path that is none of ours: the client has been answered then and sent
+/// away.
+pub(super) async fn accept<C: Carrier>(
+    shard: &Shard,
     mut carrier: C,
     header: &HttpHeader,
-    entropy: &mut dyn Entropy,
-) -> io::Result<Disguised<C>> {
+) -> Result<Disguised<C>, AcceptError> {
     let refused = |error: &io::Error| (error.kind() == io::ErrorKind::InvalidData).then_some(BAD_REQUEST);
     let read = http1::read_head(&mut carrier).await.map_err(|error| (refused(&error), error));
     let checked = read.and_then(|(head, early)| match check_path(&head, &header.request.paths) {
@@ -65,15 +67,17 @@ pub(crate) async fn server<C: Carrier>(
     match checked {
         Ok(early) => Ok(Disguised {
             carrier: Behind::new(carrier, early),
-            outgoing: response_head(&header.response, entropy),
+            outgoing: shard.with_entropy(|entropy| response_head(&header.response, entropy)),
             farewell: BAD_REQUEST,
             incoming: None,
         }),
         Err((answer, error)) => {
-            if let Some(answer) = answer {
-                http1::write_all(&mut carrier, answer).await?;
+            if let Some(answer) = answer
+                && http1::write_all(&mut carrier, answer).await.is_ok()
+            {
+                send_away(carrier).await;
             }
-            Err(error)
+            Err(AcceptError::new("HTTP header", error))
         }
     }
 }
@@ -198,6 +202,10 @@ impl<C: Carrier> Carrier for Disguised<C> {
         self.carrier.reset()
     }
 
+    fn closed(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        self.carrier.closed()
+    }
+
     fn local_ip(&self) -> Option<IpAddr> {
         self.carrier.local_ip()
     }
@@ -213,7 +221,7 @@ mod tests {
     use crate::config::Transport;
     use crate::config::parse;
     use crate::entropy::SeededEntropy;
-    use crate::transport::testing::{Script, noop_context};
+    use crate::transport::testing::{Script, noop_context, shard};
 
     fn header(request: &str) -> HttpHeader {
         let text = format!(
@@ -306,7 +314,10 @@ mod tests {
         ] {
             let (carrier, script) = Script::carrier();
             script.borrow_mut().feed(wire);
-            let accepted = server(carrier, &header, &mut entropy()).await;
+            if !answer.is_empty() {
+                script.borrow_mut().end(Ok(()));
+            }
+            let accepted = accept(&shard(), carrier, &header).await;
             assert_eq!(accepted.is_ok(), answer.is_empty());
             if let Ok(mut theirs) = accepted {
                 assert_eq!(read_all(&mut theirs), b"first");
@@ -326,7 +337,7 @@ mod tests {
     async fn a_server_that_closes_before_it_answered_says_400() {
         let (carrier, script) = Script::carrier();
         script.borrow_mut().feed(b"GET / HTTP/1.1\r\n\r\n");
-        let mut theirs = server(carrier, &header("{}"), &mut entropy()).await.ok().expect("taken");
+        let mut theirs = accept(&shard(), carrier, &header("{}")).await.ok().expect("taken");
         assert!(theirs.poll_close(&mut noop_context()).is_ready());
         assert!(script.borrow().written.starts_with(b"HTTP/1.1 400") && script.borrow().closed);
     }

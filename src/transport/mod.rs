@@ -8,8 +8,10 @@
 //!
 //! Routing, policy and accounting do not belong here.
 
+mod accept;
 mod behind;
 mod carrier;
+mod connect;
 pub(crate) mod dial;
 mod eyeballs;
 mod http1;
@@ -22,11 +24,14 @@ pub(crate) mod protect;
 mod proxy_protocol;
 mod queue;
 pub(crate) mod sealed;
+mod server_addresses;
 mod stream;
 pub(crate) mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub(crate) use accept::{Accepted, Clients, Reception};
 pub(crate) use carrier::Carrier;
+pub(crate) use connect::{Connected, Way};
 pub(crate) use plain::Plain;
 pub(crate) use stream::{Datagram, Datagrams, Stream, StreamError};

@@ -3,12 +3,13 @@
 //!
 //! Listeners are not made here: they are reached from outside and need no protection.
 
+use crate::config::SockOpt;
 use crate::engine::Shard;
 use crate::error::{Error, ErrorKind, Stage};
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
@@ -21,6 +22,15 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The waits before another attempt when no file descriptor is free.
 const EXHAUSTED_WAITS: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(80), Duration::from_millis(320)];
+
+/// What an outbound wants of its sockets.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Wishes {
+    /// The options of `sockopt`.
+    pub(crate) options: SockOpt,
+    /// The address that they are bound to (`sendThrough`).
+    pub(crate) from: Option<IpAddr>,
+}
 
 /// Why a socket could not be made or connected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,9 +82,17 @@ impl From<SocketError> for Error {
 ///
 /// # Errors
 /// [`SocketError`], also when the peer refuses or cannot be reached.
-pub(crate) async fn tcp_connect(shard: &Rc<Shard>, remote: SocketAddr) -> Result<TcpStream, SocketError> {
+pub(crate) async fn tcp_connect(
+    shard: &Rc<Shard>,
+    remote: SocketAddr,
+    wishes: &Wishes,
+) -> Result<TcpStream, SocketError> {
     let socket = protected(shard, remote, Type::STREAM, Protocol::TCP).await?;
-    prepare_tcp(&socket)?;
+    prepare_tcp(&socket, &wishes.options)?;
+    steer(&socket, &wishes.options)?;
+    if let Some(from) = wishes.from {
+        bind_from(&socket, from, remote)?;
+    }
     Ok(TcpSocket::from_std_stream(socket.into()).connect(remote).await?)
 }
 
@@ -95,8 +113,14 @@ pub(crate) async fn udp_socket(shard: &Rc<Shard>, remote: SocketAddr) -> Result<
 pub(crate) async fn udp_socket_unconnected(
     shard: &Rc<Shard>,
     remote: SocketAddr,
+    wishes: &Wishes,
 ) -> Result<UdpSocket, SocketError> {
     let socket = protected(shard, remote, Type::DGRAM, Protocol::UDP).await?;
+    steer(&socket, &wishes.options)?;
+    if let Some(from) = wishes.from {
+        bind_from(&socket, from, remote)?;
+        return Ok(UdpSocket::from_std(socket.into())?);
+    }
     let any: SocketAddr = match remote {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -139,19 +163,75 @@ fn open(domain: Domain, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     }
 }
 
-/// Sets the options of every client TCP socket. No keepalive: a phone's radio would wake up for it, and a dead peer is
-/// found by [`USER_TIMEOUT`] once there is something to send, else by the policy's `connIdle`.
+/// Sets the options of every client TCP socket, then those that are wished for. No keepalive unless it is one of these: a
+/// phone's radio would wake up for it, and a dead peer is found by [`USER_TIMEOUT`] once there is something to send, else
+/// by the policy's `connIdle`.
 ///
 /// # Errors
 /// Never for an option that the system does not know; those merely tune.
-fn prepare_tcp(socket: &Socket) -> io::Result<()> {
+fn prepare_tcp(socket: &Socket, options: &SockOpt) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     // What follows tunes a connection that works without it.
+    if let Some(keepalive) = keepalive(options) {
+        let _ = socket.set_tcp_keepalive(&keepalive);
+    }
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     let _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    {
+        let _ = socket.set_tcp_user_timeout(Some(options.user_timeout.unwrap_or(USER_TIMEOUT)));
+        if let Some(congestion) = &options.congestion {
+            let _ = socket.set_tcp_congestion(congestion.as_bytes());
+        }
+    }
     Ok(())
+}
+
+/// How an idle connection is probed, if that is wished for.
+pub(crate) fn keepalive(options: &SockOpt) -> Option<TcpKeepalive> {
+    let keepalive = TcpKeepalive::new();
+    match (options.keepalive_idle, options.keepalive_interval) {
+        (None, None) => None,
+        (Some(idle), None) => Some(keepalive.with_time(idle)),
+        (None, Some(interval)) => Some(keepalive.with_interval(interval)),
+        (Some(idle), Some(interval)) => Some(keepalive.with_time(idle).with_interval(interval)),
+    }
+}
+
+/// Sets the options that decide where packets go: one that cannot be set is an error, since they would go elsewhere.
+///
+/// # Errors
+/// The system's; marks and devices need privileges on most.
+#[cfg_attr(not(any(target_os = "linux", target_os = "android")), expect(unused_variables))]
+pub(crate) fn steer(socket: &Socket, options: &SockOpt) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        if let Some(mark) = options.mark {
+            socket.set_mark(mark).map_err(|error| named("sockopt.mark", &error))?;
+        }
+        if let Some(device) = &options.device {
+            let bound = socket.bind_device(Some(device.as_bytes()));
+            bound.map_err(|error| named("sockopt.bindToDevice", &error))?;
+        }
+    }
+    Ok(())
+}
+
+fn named(option: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{option}: {error}"))
+}
+
+/// Binds a socket to one of our addresses, on any port.
+///
+/// # Errors
+/// `AddrNotAvailable` if it is not ours, or of another family than `remote`.
+fn bind_from(socket: &Socket, from: IpAddr, remote: SocketAddr) -> io::Result<()> {
+    if from.is_ipv4() != remote.is_ipv4() {
+        let text = "the address of sendThrough is of another family";
+        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, text));
+    }
+    let bound = socket.bind(&SocketAddr::new(from, 0).into());
+    bound.map_err(|error| named("sendThrough", &error))
 }
 
 #[cfg(test)]
@@ -164,7 +244,7 @@ mod tests {
     async fn a_connected_socket_has_our_options() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let remote = listener.local_addr().expect("address");
-        let stream = tcp_connect(&shard(), remote).await.expect("connect");
+        let stream = tcp_connect(&shard(), remote, &Wishes::default()).await.expect("connect");
         let socket = SockRef::from(&stream);
         assert!(stream.nodelay().expect("nodelay") && !socket.keepalive().expect("keepalive"));
         assert!(socket.nonblocking().expect("flags"));
@@ -181,7 +261,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let remote = listener.local_addr().expect("address");
         drop(listener);
-        let error = tcp_connect(&shard(), remote).await.expect_err("nobody listens");
+        let error = tcp_connect(&shard(), remote, &Wishes::default()).await.expect_err("nobody listens");
         assert!(matches!(error, SocketError::Io { kind: io::ErrorKind::ConnectionRefused, .. }), "{error:?}");
     }
 
@@ -194,7 +274,9 @@ mod tests {
     #[tokio::test]
     async fn an_unconnected_socket_hears_from_anybody() {
         let ours =
-            udp_socket_unconnected(&shard(), "127.0.0.1:9".parse().expect("literal")).await.expect("socket");
+            udp_socket_unconnected(&shard(), "127.0.0.1:9".parse().expect("literal"), &Wishes::default())
+                .await
+                .expect("socket");
         let port = ours.local_addr().expect("address").port();
         let theirs = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
         theirs.send_to(b"hello", ("127.0.0.1", port)).await.expect("sent");

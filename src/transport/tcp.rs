@@ -105,6 +105,10 @@ impl Carrier for TcpCarrier {
         Box::pin(reset(&self.stream))
     }
 
+    fn closed(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        Box::pin(closed(&self.stream))
+    }
+
     fn local_ip(&self) -> Option<IpAddr> {
         self.stream.local_addr().ok().map(|local| local.ip())
     }
@@ -129,6 +133,17 @@ fn ask_writable(stream: &TcpStream) -> io::Result<()> {
     let mut asked = [PollFd::new(stream, PollFlags::OUT)];
     let ready = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     if ready == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+}
+
+/// Ends when a socket's peer has ended its direction, and reads nothing.
+async fn closed(stream: &TcpStream) {
+    while let Ok(ready) = stream.ready(Interest::READABLE).await {
+        if ready.is_read_closed() {
+            return;
+        }
+        // What has come is left where it is; what comes later wakes us again, until the window is full.
+        let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    }
 }
 
 /// Writes to a socket. Not by `writev`: that raises SIGPIPE when the peer is gone, which ends a host that leaves the

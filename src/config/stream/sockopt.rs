@@ -66,6 +66,11 @@ pub(super) fn read(node: &Node<'_>, side: Side) -> Option<SockOpt> {
     if let Some(node) = object.get("mark").filter(|_| mark.is_some() && !LINUX) {
         node.unsupported("marking packets on this system", "it is for Linux and Android");
     }
+    for key in ["bindToDevice", "interface"] {
+        if let Some(node) = object.get(key).filter(|node| !node.is_empty() && !LINUX) {
+            node.unsupported("binding sockets to a device on this system", "it is for Linux and Android");
+        }
+    }
     Some(SockOpt {
         mark,
         tcp_fast_open: object.get("tcpFastOpen").and_then(|node| node.flag()),

@@ -7,7 +7,7 @@ use crate::buffer::{Class, Pool, Turn};
 use crate::config::{self, DomainStrategy};
 use crate::time::Moment;
 use crate::transport::dial::{self, DialError};
-use crate::transport::protect;
+use crate::transport::protect::{self, Wishes};
 use crate::transport::tcp::TcpPayload;
 use crate::transport::{Datagram, Datagrams, StreamError};
 use std::collections::VecDeque;
@@ -30,13 +30,14 @@ pub(super) struct Freedom {
     strategy: DomainStrategy,
     redirect: Option<(Option<Host>, u16)>,
     level: u32,
+    wishes: Wishes,
 }
 
 impl Freedom {
     /// Makes the outbound.
-    pub(super) fn new(tag: Arc<str>, settings: &config::Freedom) -> Self {
+    pub(super) fn new(tag: Arc<str>, settings: &config::Freedom, wishes: Wishes) -> Self {
         let config::Freedom { strategy, redirect, level } = settings.clone();
-        Self { tag, strategy, redirect, level }
+        Self { tag, strategy, redirect, level, wishes }
     }
 
     /// Where a flow to `target` really goes.
@@ -55,7 +56,7 @@ impl Freedom {
             .await
             .map_err(|failed| answered(&shard, failed))?;
         let remote = SocketAddr::new(*addresses.first().expect("resolving yields at least one"), real.port);
-        let socket = protect::udp_socket_unconnected(&shard, remote)
+        let socket = protect::udp_socket_unconnected(&shard, remote, &self.wishes)
             .await
             .map_err(|error| answered(&shard, DialError::socket(error, started)))?;
         let named = named || self.redirect.is_some();
@@ -100,7 +101,7 @@ impl Outbound for Freedom {
     ) -> LocalFuture<Result<OpenedStream, OpenError>> {
         Box::pin(async move {
             let target = self.redirected(target);
-            let stream = dial::tcp(&shard, &target, self.strategy, self.deadline(&shard))
+            let stream = dial::tcp(&shard, &target, self.strategy, &self.wishes, self.deadline(&shard))
                 .await
                 .map_err(|failed| answered(&shard, failed))?;
             shard.shared.stats.dials.fetch_add(1, Relaxed);
@@ -269,7 +270,7 @@ mod tests {
     use tokio::task::LocalSet;
 
     fn freedom() -> Rc<dyn Outbound> {
-        build(&config().outbounds[0])
+        build(&config().outbounds[0]).expect("nothing to read")
     }
 
     #[tokio::test]
@@ -279,7 +280,7 @@ mod tests {
         let shard = shard();
         let redirect =
             config::Freedom { strategy: DomainStrategy::Ipv4, redirect: Some((None, port)), level: 0 };
-        let freedom = Rc::new(Freedom::new("direct".into(), &redirect));
+        let freedom = Rc::new(Freedom::new("direct".into(), &redirect, Wishes::default()));
         let target = Target { host: Host::Ip([127, 0, 0, 1].into()), port: 1 };
         let opened = freedom.open_stream(Rc::clone(&shard), target).await;
         let mut stream = opened.unwrap_or_else(|failed| panic!("{failed:?}")).stream;

@@ -3,7 +3,6 @@
 mod backoff;
 mod blackhole;
 mod freedom;
-mod server_addresses;
 mod vmess;
 
 use super::shard::Shard;
@@ -11,6 +10,7 @@ use crate::addr::Target;
 use crate::config::{self, Level, OutboundProtocol};
 use crate::error::Error;
 use crate::time::Moment;
+use crate::transport::protect::Wishes;
 use crate::transport::{Datagrams, Stream};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -110,14 +110,20 @@ pub(crate) trait Outbound {
     }
 }
 
-/// Builds the running side of an outbound. Opens nothing. This is the table of protocols.
-pub(crate) fn build(outbound: &config::Outbound) -> Rc<dyn Outbound> {
+/// Builds the running side of an outbound: reads its files, opens no socket. This is the table of protocols.
+///
+/// # Errors
+/// What is wrong with its files, or `Unsupported`; with the path inside of the outbound.
+pub(crate) fn build(outbound: &config::Outbound) -> Result<Rc<dyn Outbound>, Error> {
     let tag = Arc::clone(&outbound.tag);
-    match &outbound.protocol {
-        OutboundProtocol::Vmess(settings) => Rc::new(vmess::Vmess::new(tag, settings, outbound.mux)),
-        OutboundProtocol::Freedom(settings) => Rc::new(freedom::Freedom::new(tag, settings)),
+    Ok(match &outbound.protocol {
+        OutboundProtocol::Vmess(settings) => Rc::new(vmess::Vmess::new(outbound, settings)?),
+        OutboundProtocol::Freedom(settings) => {
+            let wishes = Wishes { options: outbound.stream.sockopt.clone(), from: outbound.send_through };
+            Rc::new(freedom::Freedom::new(tag, settings, wishes))
+        }
         OutboundProtocol::Blackhole { http } => Rc::new(blackhole::Blackhole::new(tag, *http)),
-    }
+    })
 }
 
 /// The policy of a level, as the config in force says.

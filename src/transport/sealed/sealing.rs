@@ -151,7 +151,7 @@ impl Sealing {
             }
             ready!(written).map_err(StreamError::from)?;
             if self.plain.is_empty() {
-                return Poll::Ready(Ok(()));
+                return carrier.poll_flush(cx).map_err(StreamError::from);
             }
         }
     }

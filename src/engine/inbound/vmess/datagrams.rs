@@ -8,8 +8,7 @@ use crate::engine::dispatch::{self, Flow};
 use crate::engine::outbound::Outbound;
 use crate::time::Moment;
 use crate::transport::sealed::ServerDatagrams;
-use crate::transport::tcp::TcpCarrier;
-use crate::transport::{Datagram, Datagrams, StreamError};
+use crate::transport::{Carrier, Datagram, Datagrams, StreamError};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -28,11 +27,11 @@ const BUDGET: usize = 64;
 const END_WITHIN: Duration = Duration::from_secs(1);
 
 /// Opens the outbound and moves datagrams until the flow is over.
-pub(super) async fn serve(
+pub(super) async fn serve<C: Carrier>(
     shard: Rc<Shard>,
     flow: Flow,
     outbound: Rc<dyn Outbound>,
-    mut local: Box<ServerDatagrams<TcpCarrier>>,
+    mut local: Box<ServerDatagrams<C>>,
 ) {
     let connection = dispatch::register(&shard, &flow, &*outbound);
     let (target, tag) = (&flow.target, Rc::clone(&outbound));
@@ -90,11 +89,11 @@ pub(super) async fn serve(
 }
 
 /// Moves datagrams between a client and an outbound.
-struct Pump<'a> {
+struct Pump<'a, C> {
     shard: &'a Shard,
     connection: &'a Connection,
     target: &'a Target,
-    local: &'a mut ServerDatagrams<TcpCarrier>,
+    local: &'a mut ServerDatagrams<C>,
     remote: Box<dyn Datagrams>,
     active: Moment,
     answered: bool,
@@ -105,7 +104,7 @@ struct Pump<'a> {
     timer: Pin<&'a mut Sleep>,
 }
 
-impl Pump<'_> {
+impl<C: Carrier> Pump<'_, C> {
     /// Ready when the flow has been idle for too long, was closed from outside, or the outbound has ended it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         if self.connection.poll_closed(cx).is_ready() {

@@ -2,14 +2,13 @@
 //! buffer, until the deadline that all of them share. Then comes our end, and never a reset, which what was left unread
 //! would make of it.
 
-use super::super::listener::read_now;
 use super::Server;
-use socket2::SockRef;
+use crate::transport::Carrier;
 use std::cell::Cell;
-use std::net::Shutdown;
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// How many are read from at a time, a shard and inbound. The others find that their window fills.
@@ -43,75 +42,77 @@ impl Drop for Place<'_> {
 }
 
 /// Discards what a client sends until `deadline`, then ends the connection. If the client ends it first, so do we.
-pub(super) async fn drain(server: &Server, stream: &TcpStream, deadline: Instant) {
+pub(super) async fn drain<C: Carrier>(server: &Server, carrier: &mut C, deadline: Instant) {
     let over = match server.drains.enter() {
-        Some(_place) => timeout_at(deadline, discard(server, stream)).await,
-        None => timeout_at(deadline, until_closed(stream)).await,
+        Some(_place) => timeout_at(deadline, discard(server, carrier)).await,
+        // What comes is left where it is, until the window is full.
+        None => timeout_at(deadline, carrier.closed()).await,
     };
     if over.is_err() {
-        end(server, stream).await;
-    } else {
-        discard_at_hand(server, stream);
+        end(server, carrier).await;
     }
+    discard_at_hand(server, carrier).await;
 }
 
 /// Ends a connection without a reset, whatever the client is still sending.
-async fn end(server: &Server, stream: &TcpStream) {
-    // Fails only on a connection that is over.
-    if SockRef::from(stream).shutdown(Shutdown::Write).is_ok() {
-        let _ = timeout(LINGER, discard(server, stream)).await;
-    }
-    discard_at_hand(server, stream);
+async fn end<C: Carrier>(server: &Server, carrier: &mut C) {
+    let end = async {
+        // Fails only on a connection that is over.
+        if poll_fn(|cx| carrier.poll_close(cx)).await.is_ok() {
+            discard(server, carrier).await;
+        }
+    };
+    let _ = timeout(LINGER, end).await;
 }
 
 /// Closes at once, with an end and not a reset as far as that is ours to choose.
-pub(super) fn dismiss(server: &Server, stream: &TcpStream) {
-    // Fails only on a connection that is over.
-    let _ = SockRef::from(stream).shutdown(Shutdown::Write);
-    discard_at_hand(server, stream);
+pub(super) async fn dismiss<C: Carrier>(server: &Server, carrier: &mut C) {
+    // One that cannot take our end now has no time left for it.
+    poll_fn(|cx| {
+        let _ = carrier.poll_close(cx);
+        Poll::Ready(())
+    })
+    .await;
+    discard_at_hand(server, carrier).await;
 }
 
 /// Reads until the client has ended its direction, or the connection is broken.
-async fn discard(server: &Server, stream: &TcpStream) {
-    while stream.readable().await.is_ok() {
-        if discard_some(server, stream) {
-            return;
-        }
+async fn discard<C: Carrier>(server: &Server, carrier: &mut C) {
+    while !poll_fn(|cx| discard_some(server, carrier, cx)).await {
         tokio::task::yield_now().await;
     }
 }
 
-/// Discards what is at hand, some reads of it; whether that was the end.
-fn discard_some(server: &Server, stream: &TcpStream) -> bool {
+/// Waits for something to discard, and discards some reads of it; whether that was the end.
+fn discard_some<C: Carrier>(server: &Server, carrier: &mut C, cx: &mut Context<'_>) -> Poll<bool> {
+    if ready!(carrier.poll_read_ready(cx)).is_err() {
+        return Poll::Ready(true);
+    }
     let mut scratch = server.scratch.borrow_mut();
+    let mut some = false;
     for _ in 0..BUDGET {
-        match read_now(stream, &mut scratch) {
-            Ok(Some(0)) | Err(_) => return true,
-            Ok(Some(read)) if read == scratch.len() => {}
-            Ok(_) => return false,
+        match carrier.poll_read(cx, &mut scratch) {
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(true),
+            Poll::Ready(Ok(read)) if read == scratch.len() => some = true,
+            Poll::Pending if !some => return Poll::Pending,
+            _ => return Poll::Ready(false),
         }
     }
-    false
+    Poll::Ready(false)
 }
 
-/// Empties the socket before it is closed: closing it with unread bytes is a reset.
-fn discard_at_hand(server: &Server, stream: &TcpStream) {
-    let mut scratch = server.scratch.borrow_mut();
-    // A client that sends faster than this does not see a clean end anyway.
-    for _ in 0..1024 {
-        if !matches!(stream.try_read(&mut scratch), Ok(1..)) {
-            return;
+/// Empties the carrier before it is closed: closing a socket with unread bytes is a reset.
+async fn discard_at_hand<C: Carrier>(server: &Server, carrier: &mut C) {
+    let discard = poll_fn(|cx| {
+        let mut scratch = server.scratch.borrow_mut();
+        // A client that sends faster than this does not see a clean end anyway.
+        for _ in 0..1024 {
+            if !matches!(carrier.poll_read(cx, &mut scratch), Poll::Ready(Ok(1..))) {
+                break;
+            }
         }
-    }
-}
-
-/// Waits until the client has ended its direction, and reads nothing.
-async fn until_closed(stream: &TcpStream) {
-    while let Ok(ready) = stream.ready(Interest::READABLE).await {
-        if ready.is_read_closed() {
-            return;
-        }
-        // What has come is left where it is; what comes later wakes us again, until the window is full.
-        let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(std::io::ErrorKind::WouldBlock.into()));
-    }
+        Poll::Ready(())
+    });
+    // In one go: what comes in between would be left unread.
+    unconstrained(discard).await;
 }

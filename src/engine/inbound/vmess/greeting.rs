@@ -1,12 +1,13 @@
 //! A client's first bytes: who it is and what it asks for.
 
-use super::super::listener::read_now;
 use super::{Limit, Server};
 use crate::buffer::Buffer;
 use crate::config::LogLevel;
+use crate::transport::Carrier;
 use crate::vmess::gate::{Accepted, Acceptor, Step};
+use std::future::poll_fn;
 use std::io;
-use tokio::net::TcpStream;
+use std::task::{Context, Poll, ready};
 use zeroize::Zeroizing;
 
 /// The most that is read at a time while the header is not whole: what comes with it, the first record as a rule, is kept
@@ -26,18 +27,14 @@ pub(super) enum Greeting {
 }
 
 /// Reads until the client is known not to be, or to be, a user. Holds no more than what a header can still need.
-pub(super) async fn greet(server: &Server, stream: &TcpStream) -> Greeting {
+pub(super) async fn greet<C: Carrier>(server: &Server, carrier: &mut C) -> Greeting {
     let mut acceptor = Acceptor::new();
     let mut input = Zeroizing::new(Vec::new());
     let mut needed = 1;
     loop {
-        if stream.readable().await.is_err() {
-            return Greeting::Gone;
-        }
-        match read(server, stream, &mut input) {
-            Ok(Some(0)) | Err(_) => return Greeting::Gone,
-            Ok(None) => continue,
-            Ok(Some(_)) => {}
+        match poll_fn(|cx| poll_read(server, carrier, &mut input, cx)).await {
+            Ok(0) | Err(_) => return Greeting::Gone,
+            Ok(_) => {}
         }
         if input.len() < needed {
             continue;
@@ -72,12 +69,16 @@ pub(super) async fn greet(server: &Server, stream: &TcpStream) -> Greeting {
 }
 
 /// Appends what is at hand.
-fn read(server: &Server, stream: &TcpStream, input: &mut Vec<u8>) -> io::Result<Option<usize>> {
+fn poll_read<C: Carrier>(
+    server: &Server,
+    carrier: &mut C,
+    input: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    ready!(carrier.poll_read_ready(cx))?;
     let mut scratch = server.scratch.borrow_mut();
     let piece = scratch.get_mut(..PIECE).unwrap_or_default();
-    let read = read_now(stream, piece)?;
-    if let Some(read) = read {
-        input.extend_from_slice(piece.get(..read).unwrap_or_default());
-    }
-    Ok(read)
+    let read = ready!(carrier.poll_read(cx, piece))?;
+    input.extend_from_slice(piece.get(..read).unwrap_or_default());
+    Poll::Ready(Ok(read))
 }

@@ -25,6 +25,7 @@ use super::super::gates::SharedGate;
 use super::listener::{self, Listening, Serve};
 use crate::Event;
 use crate::config::{Inbound, VmessInbound};
+use crate::transport::Reception;
 use crate::vmess::command::SwitchAccount;
 use crate::vmess::gate::Refusal;
 use drain::Drains;
@@ -52,9 +53,10 @@ pub(crate) fn listen(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     settings: &VmessInbound,
+    reception: Arc<Reception>,
     listeners: impl IntoIterator<Item = TcpListener>,
 ) -> Vec<Listening> {
-    let server = Server::new(shard, inbound, settings);
+    let server = Server::new(shard, inbound, settings, reception);
     listeners.into_iter().map(|listener| listener::listen(&server, listener)).collect()
 }
 
@@ -62,6 +64,8 @@ pub(crate) fn listen(
 pub(super) struct Server {
     shard: Rc<Shard>,
     tag: Arc<str>,
+    /// What clients come on.
+    reception: Arc<Reception>,
     gate: Arc<SharedGate>,
     limits: Arc<Limits>,
     /// Whether bodies that are not sealed are refused.
@@ -103,12 +107,18 @@ impl Limit {
 }
 
 impl Server {
-    fn new(shard: &Rc<Shard>, inbound: &Inbound, settings: &VmessInbound) -> Rc<Self> {
+    fn new(
+        shard: &Rc<Shard>,
+        inbound: &Inbound,
+        settings: &VmessInbound,
+        reception: Arc<Reception>,
+    ) -> Rc<Self> {
         let gate = shard.shared.gates.open(shard, &inbound.tag, settings);
         let (sources, visits) = xudp::Sources::new(Arc::clone(&gate));
         let server = Rc::new(Self {
             shard: Rc::clone(shard),
             tag: Arc::clone(&inbound.tag),
+            reception,
             gate,
             limits: Arc::clone(&shard.shared.limits),
             sealed_only: settings.disable_insecure_encryption,
@@ -174,7 +184,7 @@ impl Serve for Server {
         source: SocketAddr,
         accepted: Instant,
     ) -> impl Future<Output = ()> + 'static {
-        session::serve(self, stream, source, accepted)
+        session::arrive(self, stream, source, accepted)
     }
 }
 

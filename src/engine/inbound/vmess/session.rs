@@ -9,15 +9,15 @@ use crate::addr::{Network, Target};
 use crate::buffer::Buffer;
 use crate::config::LogLevel;
 use crate::engine::dispatch::{self, Flow, FlowUser};
-use crate::transport::Stream;
 use crate::transport::sealed::{ServerDatagrams, ServerStream};
 use crate::transport::tcp::TcpCarrier;
+use crate::transport::{Accepted as Received, Carrier, Clients, Stream};
 use crate::vmess::command::SWITCH_ACCOUNT;
 use crate::vmess::gate::{Accepted, User};
 use crate::vmess::response::ResponseHeader;
 use crate::vmess::server::{self, Connection, HeaderKind};
 use crate::vmess::{Command, Id, Security};
-use std::future::{Future, ready};
+use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -25,47 +25,117 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-/// Serves a client until its connection is over.
-pub(super) async fn serve(server: Rc<Server>, stream: TcpStream, source: SocketAddr, accepted: Instant) {
-    let limit = server.shard.live().config.vmesskit.connections_per_source;
-    let Some(_seat) = server.limits.source(source.ip(), limit) else {
-        server.tell(Limit::Source);
-        return dismiss(&server, &stream);
+/// Serves what comes on a socket until it is over.
+pub(super) fn arrive(
+    server: Rc<Server>,
+    socket: TcpStream,
+    source: SocketAddr,
+    accepted: Instant,
+) -> Serving {
+    // No `async fn`, which would keep room for either and for everything that passes through here.
+    if server.reception.is_bare() {
+        let seat = take_seat(&server, source);
+        Box::pin(serve(server, TcpCarrier::new(socket), source, accepted, seat))
+    } else {
+        Box::pin(receive(server, socket, source, accepted))
+    }
+}
+
+/// Does what the transport wants, then serves its client or clients.
+async fn receive(server: Rc<Server>, socket: TcpStream, source: SocketAddr, accepted: Instant) {
+    // A balancer's connections are its clients', who are not known yet.
+    let tells_source = server.reception.tells_source();
+    let mut seat = if tells_source { Some(Seat::Free) } else { take_seat(&server, source) };
+    if seat.is_none() {
+        return dismiss(&server, &mut TcpCarrier::new(socket)).await;
+    }
+    let deadline = accepted + server.patience();
+    let stranger = Stranger::enter(&server);
+    let accepting = Box::pin(server.reception.accept(&server.shard, socket, source, deadline));
+    let received = tokio::select! {
+        biased;
+        received = accepting => received,
+        () = stranger.must_leave() => return,
     };
+    drop(stranger);
+    let Received { clients, source } = match received {
+        Ok(received) => received,
+        Err(error) => {
+            let text = format_args!("vmess [{}] from {source}: {error}", server.tag);
+            return server.shard.shared.log(LogLevel::Debug, text);
+        }
+    };
+    if tells_source {
+        seat = take_seat(&server, source);
+    }
+    match clients {
+        Clients::One(carrier) => serve(server, carrier, source, accepted, seat).await,
+        Clients::Many(mut arrivals) => {
+            while let (Some(carrier), true) = (poll_fn(|cx| arrivals.poll_next(cx)).await, seat.is_some()) {
+                let free = Some(Seat::Free);
+                let session = serve(Rc::clone(&server), carrier, source, Instant::now(), free);
+                server.shard.spawn(session);
+            }
+        }
+    }
+}
+
+/// Counts a connection from an address; `None` if there are too many.
+fn take_seat(server: &Server, source: SocketAddr) -> Option<Seat> {
+    let limit = server.shard.live().config.vmesskit.connections_per_source;
+    let seat = server.limits.source(source.ip(), limit);
+    if seat.is_none() {
+        server.tell(Limit::Source);
+    }
+    seat
+}
+
+/// Serves a client until its connection is over; without a seat it is sent away at once.
+async fn serve<C: Carrier + 'static>(
+    server: Rc<Server>,
+    mut carrier: C,
+    source: SocketAddr,
+    accepted: Instant,
+    seat: Option<Seat>,
+) {
+    if seat.is_none() {
+        return Box::pin(dismiss(&server, &mut carrier)).await;
+    }
     let deadline = accepted + server.patience();
     // Boxed for as long as it lasts: what it holds is not to be in every connection's memory for ever.
-    let begun = Box::pin(admit(&server, stream, source, deadline)).await;
+    let begun = Box::pin(admit(&server, carrier, source, deadline)).await;
     if let Some((serving, _seat)) = begun {
         drop(server);
         serving.await;
     }
+    drop(seat);
 }
 
 /// Waits at the door: what serves the client, unless it is over with it.
-async fn admit(
+async fn admit<C: Carrier + 'static>(
     server: &Rc<Server>,
-    stream: TcpStream,
+    mut carrier: C,
     source: SocketAddr,
     deadline: Instant,
 ) -> Option<(Serving, Seat)> {
     let stranger = Stranger::enter(server);
     let greeting = tokio::select! {
         biased;
-        greeting = timeout_at(deadline, greet(server, &stream)) => greeting.unwrap_or(Greeting::Stranger),
+        greeting = timeout_at(deadline, greet(server, &mut carrier)) => greeting.unwrap_or(Greeting::Stranger),
         () = stranger.must_leave() => {
-            dismiss(server, &stream);
+            dismiss(server, &mut carrier).await;
             return None;
         }
     };
-    let refused = match greeting {
+    let mut refused = match greeting {
         Greeting::Known(accepted, early) => {
             let kind = accepted.kind;
-            match begin(server, stream, source, accepted, early) {
+            match begin(server, carrier, source, accepted, early) {
                 Ok(begun) => return Some(begun),
                 // A legacy header proves nothing but its time: whoever changed the rest is not to learn that.
-                Err(stream) if kind == HeaderKind::Legacy => stream,
-                Err(stream) => {
-                    dismiss(server, &stream);
+                Err(carrier) if kind == HeaderKind::Legacy => carrier,
+                Err(mut carrier) => {
+                    dismiss(server, &mut carrier).await;
                     return None;
                 }
             }
@@ -73,18 +143,18 @@ async fn admit(
         Greeting::Stranger => {
             let text = format_args!("vmess [{}] from {source}: not a user", server.tag);
             server.shard.shared.log(LogLevel::Debug, text);
-            stream
+            carrier
         }
         Greeting::Invalid => {
-            dismiss(server, &stream);
+            dismiss(server, &mut carrier).await;
             return None;
         }
         Greeting::Gone => return None,
     };
     tokio::select! {
         biased;
-        () = drain(server, &refused, deadline) => {}
-        () = stranger.must_leave() => dismiss(server, &refused),
+        () = drain(server, &mut refused, deadline) => {}
+        () = stranger.must_leave() => dismiss(server, &mut refused).await,
     }
     None
 }
@@ -151,23 +221,22 @@ fn flow_user(server: &Server, user: &User) -> FlowUser {
 
 /// Begins to serve a request; gives the connection back if it is not served. No `async fn`, which would keep room for
 /// everything that passes through here.
-fn begin(
+fn begin<C: Carrier + 'static>(
     server: &Rc<Server>,
-    stream: TcpStream,
+    carrier: C,
     source: SocketAddr,
     accepted: Box<Accepted>,
     early: Buffer,
-) -> Result<(Serving, Seat), TcpStream> {
-    let Some(admitted) = Admitted::new(server, &accepted, early) else { return Err(stream) };
+) -> Result<(Serving, Seat), C> {
+    let Some(admitted) = Admitted::new(server, &accepted, early) else { return Err(carrier) };
     let Admitted { user, owner, command, target, connection, early, seat } = admitted;
     let shard = Rc::clone(&server.shard);
     let serving: Serving = match (command, target) {
         (command, target) if is_mux(command, target.as_ref()) => {
-            let local = ServerStream::new(TcpCarrier::new(stream), shard, connection, early);
+            let local = ServerStream::new(carrier, shard, connection, early);
             Box::pin(mux::serve(Rc::clone(server), Box::new(local), owner, user, source))
         }
         (Command::Tcp, Some(target)) => {
-            let carrier = TcpCarrier::new(stream);
             let mut local = Box::new(ServerStream::new(carrier, Rc::clone(&shard), connection, early));
             let flow = flow(server, Network::Tcp, source, target, user);
             let outbound = dispatch::route(&shard, &flow);
@@ -181,20 +250,18 @@ fn begin(
         (Command::Udp, Some(target)) if packetaddr::is_marker(&target) => {
             let inbound = Arc::clone(&server.tag);
             let origin = cone::Origin { shard: Rc::clone(&shard), inbound, user, client: source };
-            let carrier = TcpCarrier::new(stream);
             let marker = target.clone();
             let local = ServerDatagrams::new_server(carrier, shard, connection, early, target);
             Box::pin(packetaddr::serve(Box::new(local), marker, origin))
         }
         (Command::Udp, Some(target)) => {
             let flow = flow(server, Network::Udp, source, target.clone(), user);
-            let carrier = TcpCarrier::new(stream);
             let local = ServerDatagrams::new_server(carrier, Rc::clone(&shard), connection, early, target);
             let outbound = dispatch::route(&shard, &flow);
             Box::pin(datagrams::serve(shard, flow, outbound, Box::new(local)))
         }
         // No header is read like that.
-        (_, None) | (Command::Mux, _) => return Err(stream),
+        (_, None) | (Command::Mux, _) => return Err(carrier),
     };
     Ok((serving, seat))
 }

@@ -34,7 +34,7 @@ fn with(settings: &VmessInbound) -> Config {
 }
 
 fn server(shard: &Rc<Shard>, settings: &VmessInbound) -> Rc<Server> {
-    Server::new(shard, &inbound(settings), settings)
+    Server::new(shard, &inbound(settings), settings, Reception::new(&settings.stream).expect("bare"))
 }
 
 async fn on_a_shard(config: Config, test: impl AsyncFnOnce(Rc<Shard>)) {
@@ -49,8 +49,8 @@ async fn what_every_connection_holds_for_ever_is_small() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let stream = TcpStream::connect(address).await.expect("connected");
-        let serving = Serve::serve(server, stream, address, Instant::now());
-        assert!(size_of_val(&serving) <= 384, "{} bytes", size_of_val(&serving));
+        let serving = session::arrive(server, stream, address, Instant::now());
+        assert!(size_of_val(&*serving) <= 384, "{} bytes", size_of_val(&*serving));
     })
     .await;
 }
@@ -78,7 +78,8 @@ async fn strangers_crowd_no_user_out() {
         let door = listener.local_addr().expect("address");
         let target = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let inbound = inbound(&settings);
-        let _listening = listen(&shard, &inbound, &settings, [listener]);
+        let _listening =
+            listen(&shard, &inbound, &settings, Reception::new(&settings.stream).expect("bare"), [listener]);
         let mut flood = Vec::new();
         for n in 0..5 * SLOTS {
             let stranger = TcpStream::connect(door).await.expect("it listens");

@@ -7,7 +7,6 @@ mod learned;
 mod mux;
 
 use super::backoff::Backoff;
-use super::server_addresses::ServerAddresses;
 use super::{Answer, Cone, LocalFuture, OpenError, OpenedStream, Outbound, level};
 use crate::addr::{Host, Network, Target};
 use crate::config::{self, Level, PacketEncoding, Xudp443};
@@ -17,11 +16,11 @@ use crate::error::{Error, ErrorKind, Stage};
 use crate::mux::xudp::BaseKey;
 use crate::mux::{GlobalId, Opening, packetaddr};
 use crate::time::Moment;
-use crate::transport::Datagrams;
+use crate::transport;
 use crate::transport::dial::{self, DialError};
 use crate::transport::packets::Packets;
 use crate::transport::sealed::{SealedDatagrams, SealedStream, Witness};
-use crate::transport::tcp::TcpCarrier;
+use crate::transport::{Connected, Datagrams, Stream};
 use crate::vmess::account::AlterIds;
 use crate::vmess::client::{self, Connection, Request};
 use crate::vmess::command::SwitchAccount;
@@ -35,7 +34,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// A VMess outbound.
@@ -95,7 +93,7 @@ impl Ways {
 }
 
 struct Server {
-    addresses: ServerAddresses,
+    way: Rc<transport::Way>,
     users: Vec<User>,
     /// Whether it has ever ended a TCP stream with a terminating chunk.
     terminates: Rc<Cell<bool>>,
@@ -116,7 +114,7 @@ struct User {
 
 /// A connected carrier and the VMess connection to run on it.
 struct Dialled {
-    carrier: TcpCarrier,
+    carrier: Connected,
     connection: Connection,
     witness: Rc<dyn Witness>,
     level: Level,
@@ -124,10 +122,13 @@ struct Dialled {
 
 impl Vmess {
     /// Makes the outbound; derives the users' keys.
-    pub(super) fn new(tag: Arc<str>, settings: &config::Vmess, mux: Option<config::Mux>) -> Self {
-        let hardware_aes = hardware_aes();
-        let servers: Vec<Rc<Server>> =
-            settings.servers.iter().map(|server| Rc::new(Server::new(server, hardware_aes))).collect();
+    ///
+    /// # Errors
+    /// [`transport::Way::new`]'s.
+    pub(super) fn new(outbound: &config::Outbound, settings: &config::Vmess) -> Result<Self, Error> {
+        let (tag, mux, hardware_aes) = (Arc::clone(&outbound.tag), outbound.mux, hardware_aes());
+        let server = |server| Ok(Rc::new(Server::new(outbound, server, hardware_aes)?));
+        let servers = settings.servers.iter().map(server).collect::<Result<Vec<Rc<Server>>, Error>>()?;
         let patience = u32::try_from(servers.len()).unwrap_or(u32::MAX);
         let shared = |concurrency: u16| (concurrency > 0).then(|| Rc::new(mux::Carriers::new(concurrency)));
         let streams = mux.and_then(|mux| shared(mux.concurrency));
@@ -145,14 +146,15 @@ impl Vmess {
         };
         let (next, backoff) = (Cell::new(0), Backoff::new(patience));
         let learned = Rc::default();
-        Self { tag, servers, learned, next, backoff, ways, streams, datagrams, base_key: OnceCell::new() }
+        let base_key = OnceCell::new();
+        Ok(Self { tag, servers, learned, next, backoff, ways, streams, datagrams, base_key })
     }
 
     /// Connects the next server and makes a request of it.
     async fn dial(&self, shard: &Rc<Shard>, command: Command, target: Target) -> Result<Dialled, OpenError> {
         let began = shard.clock.now();
         let result = self.dial_any(shard).await;
-        let (server, stream) = match result {
+        let (server, carrier) = match result {
             Ok(connected) => connected,
             Err(failed) => {
                 shard.shared.stats.dial_failures.fetch_add(1, Relaxed);
@@ -177,7 +179,7 @@ impl Vmess {
             server: Rc::clone(&server),
             user: picked as usize,
         });
-        Ok(Dialled { carrier: TcpCarrier::new(stream), connection, witness, level: level(shard, user.level) })
+        Ok(Dialled { carrier, connection, witness, level: level(shard, user.level) })
     }
 
     /// A UDP flow in a session of a shared carrier.
@@ -207,7 +209,7 @@ impl Vmess {
     ///
     /// # Errors
     /// The failure of the last one tried.
-    async fn dial_any(&self, shard: &Rc<Shard>) -> Result<(Rc<Server>, TcpStream), DialError> {
+    async fn dial_any(&self, shard: &Rc<Shard>) -> Result<(Rc<Server>, Connected), DialError> {
         let started = Instant::now();
         let turn = self.next.get();
         self.next.set(turn.wrapping_add(1));
@@ -225,8 +227,8 @@ impl Vmess {
             // What is left is shared among those that are left; who fails early leaves more to the others.
             let left = server.deadline(shard).saturating_sub(started.elapsed());
             let share = left / u32::try_from(count - step).unwrap_or(u32::MAX);
-            match server.dial(shard, Instant::now() + share).await {
-                Ok(stream) => return Ok((server, stream)),
+            match server.way.connect(shard, Instant::now() + share).await {
+                Ok(carrier) => return Ok((server, carrier)),
                 Err(error) => {
                     self.learned.forget(&server);
                     failed = Some(error);
@@ -239,15 +241,39 @@ impl Vmess {
     }
 }
 
-impl Server {
-    fn new(server: &config::VmessServer, hardware_aes: bool) -> Self {
-        let users = server.users.iter().map(|user| User::new(user, hardware_aes)).collect();
-        Self {
-            addresses: ServerAddresses::new(server.target.clone()),
-            users,
-            terminates: Rc::default(),
-            refused: Rc::default(),
+impl Dialled {
+    /// A TCP flow on it.
+    fn into_stream(self, shard: Rc<Shard>) -> Box<dyn Stream> {
+        let Self { carrier, connection, witness, .. } = self;
+        match carrier {
+            Connected::Tcp(carrier) => Box::new(SealedStream::new(carrier, shard, connection, witness)),
+            Connected::Layered(carrier) => Box::new(SealedStream::new(carrier, shard, connection, witness)),
         }
+    }
+
+    /// A UDP flow on it.
+    fn into_datagrams(self, shard: Rc<Shard>, target: Target) -> Box<dyn Datagrams> {
+        let Self { carrier, connection, witness, .. } = self;
+        match carrier {
+            Connected::Tcp(carrier) => {
+                Box::new(SealedDatagrams::new(carrier, shard, connection, witness, target))
+            }
+            Connected::Layered(carrier) => {
+                Box::new(SealedDatagrams::new(carrier, shard, connection, witness, target))
+            }
+        }
+    }
+}
+
+impl Server {
+    fn new(
+        outbound: &config::Outbound,
+        server: &config::VmessServer,
+        hardware_aes: bool,
+    ) -> Result<Self, Error> {
+        let users = server.users.iter().map(|user| User::new(user, hardware_aes)).collect();
+        let way = Rc::new(transport::Way::new(outbound, server.target.clone())?);
+        Ok(Self { way, users, terminates: Rc::default(), refused: Rc::default() })
     }
 
     /// UTC as this server is to be told it: by our own clock, unless it has refused us and a time server may correct that.
@@ -264,9 +290,8 @@ impl Server {
             alter_ids: AlterIds::new(&account.id, account.alter_ids),
             ..user.clone()
         };
-        let target = Target::new(self.addresses.target().host.clone(), account.port);
         Self {
-            addresses: ServerAddresses::new(target),
+            way: Rc::new(self.way.at_port(account.port)),
             users: vec![user],
             terminates: Rc::clone(&self.terminates),
             refused: Rc::clone(&self.refused),
@@ -276,15 +301,6 @@ impl Server {
     /// How long setting a connection up may take: the shortest `handshake` of its users, 10 s at most.
     fn deadline(&self, shard: &Shard) -> Duration {
         self.users.iter().map(|user| level(shard, user.level).handshake).fold(dial::DEADLINE, Duration::min)
-    }
-
-    async fn dial(&self, shard: &Rc<Shard>, deadline: Instant) -> Result<TcpStream, DialError> {
-        let addresses = self.addresses.get(shard, deadline).await?;
-        let connected = dial::tcp_addresses(shard, &addresses, self.addresses.target().port, deadline).await;
-        if connected.is_err() {
-            self.addresses.forget();
-        }
-        connected
     }
 }
 
@@ -346,7 +362,7 @@ impl Outbound for Vmess {
     fn network_changed(&self) {
         self.backoff.reset();
         self.streams.iter().chain(&self.datagrams).for_each(|carriers| carriers.retire());
-        self.servers.iter().for_each(|server| server.addresses.forget());
+        self.servers.iter().for_each(|server| server.way.network_changed());
     }
 
     fn open_stream(
@@ -360,10 +376,9 @@ impl Outbound for Vmess {
                 let (session, level) = mux::open(&self, carriers, &shard, &opening).await?;
                 return Ok(OpenedStream { stream: Box::new(session), level });
             }
-            let Dialled { carrier, connection, witness, level } =
-                self.dial(&shard, Command::Tcp, target).await?;
-            let stream = SealedStream::new(carrier, shard, connection, witness);
-            Ok(OpenedStream { stream: Box::new(stream), level })
+            let dialled = self.dial(&shard, Command::Tcp, target).await?;
+            let level = dialled.level;
+            Ok(OpenedStream { stream: dialled.into_stream(shard), level })
         })
     }
 
@@ -382,10 +397,8 @@ impl Outbound for Vmess {
                 }
                 Way::Native | Way::PacketAddr | Way::Xudp => {}
             }
-            let Dialled { carrier, connection, witness, .. } =
-                self.dial(&shard, Command::Udp, target.clone()).await?;
-            let flow = SealedDatagrams::new(carrier, shard, connection, witness, target);
-            Ok(Box::new(flow) as Box<dyn Datagrams>)
+            let dialled = self.dial(&shard, Command::Udp, target.clone()).await?;
+            Ok(dialled.into_datagrams(shard, target))
         })
     }
 
@@ -408,11 +421,10 @@ impl Outbound for Vmess {
             match self.ways.pick(&target) {
                 Way::PacketAddr => {
                     let marker = Target { host: Host::Domain(packetaddr::MARKER.into()), port: 0 };
-                    let Dialled { carrier, connection, witness, .. } =
-                        self.dial(&shard, Command::Udp, marker.clone()).await?;
+                    let dialled = self.dial(&shard, Command::Udp, marker.clone()).await?;
                     let pool = shard.pool.clone();
-                    let flow = SealedDatagrams::new(carrier, shard, connection, witness, marker.clone());
-                    Ok(Box::new(Packets::new(Box::new(flow), marker, pool)) as Box<dyn Datagrams>)
+                    let flow = dialled.into_datagrams(shard, marker.clone());
+                    Ok(Box::new(Packets::new(flow, marker, pool)) as Box<dyn Datagrams>)
                 }
                 Way::Xudp => {
                     let opening = opening(self.global_id(&shard, source));
@@ -481,11 +493,11 @@ impl Witness for Watch {
         if !self.shard.live().config.vmesskit.dynamic_port {
             return;
         }
-        let host = &self.server.addresses.target().host;
+        let host = &self.server.way.server().host;
         self.learned.take_up(
             &account,
             self.shard.clock.now(),
-            |known| known.addresses.target().host == *host,
+            |known| known.way.server().host == *host,
             || self.server.moved(self.user(), &account),
         );
     }

@@ -3,7 +3,7 @@
 //! The first carrier with room takes a new session, else another one is dialled; while that is under way it takes further
 //! sessions already. One that is of no more use is forgotten, and ends with its last session.
 
-use super::{Dialled, Vmess};
+use super::Vmess;
 use crate::addr::{Host, Target};
 use crate::config::{Level, LogLevel};
 use crate::engine::outbound::{Answer, OpenError};
@@ -12,7 +12,6 @@ use crate::error::{Error, ErrorKind};
 use crate::mux::{CARRIER_NAME, Opening};
 use crate::transport::StreamError;
 use crate::transport::mux::{Link, Session, run};
-use crate::transport::sealed::SealedStream;
 use crate::vmess::Command;
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
@@ -71,14 +70,15 @@ impl Carrier {
             let dialled = outbound.dial(&on, Command::Mux, target).await;
             let tag = Rc::clone(&outbound).tag.clone();
             drop(outbound);
-            let Dialled { carrier: connected, connection, witness, level } = match dialled {
+            let dialled = match dialled {
                 Ok(dialled) => dialled,
                 Err(failed) => {
                     carrier.settle(Err(failed));
                     return carrier.link.fail(&StreamError::Closed);
                 }
             };
-            let stream = Box::new(SealedStream::new(connected, Rc::clone(&on), connection, witness));
+            let level = dialled.level;
+            let stream = dialled.into_stream(Rc::clone(&on));
             carrier.settle(Ok(level));
             let ended = run(Rc::clone(&carrier.link), stream, drop).await;
             if let Err(error) = ended {

@@ -6,7 +6,7 @@ use crate::config::{DefaultUser, Inbound, InboundProtocol, Level, Listen, VmessI
 use crate::mux::{GlobalId, Opening};
 use crate::transport::mux::{DatagramSession, Session};
 use crate::transport::testing::{Pipe, Twin, shard};
-use crate::transport::{Datagram, Datagrams};
+use crate::transport::{Datagram, Datagrams, Reception};
 use std::future::{Future, poll_fn};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -44,7 +44,7 @@ fn server_on(shard: &Rc<crate::engine::Shard>) -> Rc<Server> {
         stream: <_>::default(),
     };
     let inbound = Inbound { tag: "in".into(), protocol: InboundProtocol::Vmess(settings.clone()) };
-    Server::new(shard, &inbound, &settings)
+    Server::new(shard, &inbound, &settings, Reception::new(&settings.stream).expect("bare"))
 }
 
 fn id(last: u8) -> Id {

@@ -1,11 +1,11 @@
 //! The addresses of a configured server: looked up once for all flows that need them, and again when they have aged,
 //! failed, or the network is another one.
 
-use super::super::shard::Shard;
+use super::dial::{self, DialError};
 use crate::addr::Target;
 use crate::config::DomainStrategy;
+use crate::engine::Shard;
 use crate::time::Moment;
-use crate::transport::dial::{self, DialError};
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;

@@ -1,0 +1,198 @@
+//! From an accepted socket to a carrier, within the time that a client has to prove itself. [`Reception::accept`] is the
+//! table of transports, as `connect` is at the other end.
+
+use super::behind::Behind;
+use super::connect::check;
+use super::tcp::TcpCarrier;
+use super::{Carrier, http_header, proxy_protocol};
+use crate::config::{StreamSettings, Tls, Transport};
+use crate::engine::Shard;
+use crate::error::{Error, ErrorKind};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// How long after our end what a refused client still sends is read: a reset would overtake our answer else.
+const LINGER: Duration = Duration::from_secs(2);
+/// How much of a PROXY header one read asks for.
+const PIECE: usize = 256;
+
+/// What the clients of an inbound come on; all shards share it.
+#[derive(Debug)]
+pub(crate) struct Reception {
+    proxy_protocol: bool,
+    tls: Option<Box<Tls>>,
+    transport: Transport,
+}
+
+/// What came of a socket.
+pub(crate) struct Accepted {
+    /// What its client, or its clients, speak on.
+    pub(crate) clients: Clients,
+    /// Where they come from: the socket's other end, or what a balancer before us says.
+    pub(crate) source: SocketAddr,
+}
+
+/// Who comes on a socket.
+pub(crate) enum Clients {
+    /// One client.
+    One(Box<dyn Carrier>),
+    /// One after another, on a stream each.
+    Many(Box<dyn Arrivals>),
+}
+
+/// Clients that come on streams of one connection.
+pub(crate) trait Arrivals {
+    /// The next one; `None` once the connection is over. What is on the way lives on without this.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<dyn Carrier>>>;
+}
+
+/// Why nothing came of a socket. Its client has been answered as the transport does it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{stage}: {reason}")]
+pub(crate) struct AcceptError {
+    stage: &'static str,
+    reason: String,
+}
+
+impl AcceptError {
+    /// A failure at a stage.
+    pub(super) fn new(stage: &'static str, reason: impl fmt::Display) -> Self {
+        Self { stage, reason: reason.to_string() }
+    }
+}
+
+impl Reception {
+    /// Prepares what the clients of an inbound come on; reads files, opens nothing.
+    ///
+    /// # Errors
+    /// `Unsupported` if the transport is none of this version's; with the path inside of the inbound.
+    pub(crate) fn new(stream: &StreamSettings) -> Result<Arc<Self>, Error> {
+        check(&stream.transport)?;
+        if stream.tls.is_some() {
+            return Err(Error::new(ErrorKind::Unsupported, "TLS"));
+        }
+        let proxy_protocol = match &stream.transport {
+            Transport::Tcp(tcp) => tcp.accept_proxy_protocol,
+            Transport::Ws(ws) => ws.accept_proxy_protocol,
+            Transport::HttpUpgrade(upgrade) => upgrade.accept_proxy_protocol,
+            _ => false,
+        };
+        let (tls, transport) = (stream.tls.clone(), stream.transport.clone());
+        Ok(Arc::new(Self { proxy_protocol, tls, transport }))
+    }
+
+    /// Whether clients speak on the bare socket, so that there is nothing to do here.
+    pub(crate) const fn is_bare(&self) -> bool {
+        match &self.transport {
+            Transport::Tcp(tcp) => tcp.header.is_none() && self.tls.is_none() && !self.proxy_protocol,
+            _ => false,
+        }
+    }
+
+    /// Whether a balancer before us says where clients come from.
+    pub(crate) const fn tells_source(&self) -> bool {
+        self.proxy_protocol
+    }
+
+    /// Does what comes before the protocol.
+    ///
+    /// # Errors
+    /// [`AcceptError`]; the client has been answered and sent away.
+    pub(crate) async fn accept(
+        &self,
+        shard: &Rc<Shard>,
+        socket: TcpStream,
+        source: SocketAddr,
+        deadline: Instant,
+    ) -> Result<Accepted, AcceptError> {
+        let late = |_| AcceptError::new("accept", "nothing came of it in time");
+        timeout_at(deadline, self.accept_all(shard, socket, source))
+            .await
+            .unwrap_or_else(|over| Err(late(over)))
+    }
+
+    async fn accept_all(
+        &self,
+        shard: &Rc<Shard>,
+        socket: TcpStream,
+        mut source: SocketAddr,
+    ) -> Result<Accepted, AcceptError> {
+        let mut below: Box<dyn Carrier> = Box::new(TcpCarrier::new(socket));
+        if self.proxy_protocol {
+            let (told, carrier) = read_proxy_header(below).await?;
+            source = told.unwrap_or(source);
+            below = carrier;
+        }
+        let clients = match &self.transport {
+            Transport::Tcp(tcp) => match &tcp.header {
+                None => Clients::One(below),
+                Some(header) => Clients::One(Box::new(http_header::accept(shard, below, header).await?)),
+            },
+            // Refused when the reception was made.
+            Transport::Ws(_)
+            | Transport::H2(_)
+            | Transport::Grpc(_)
+            | Transport::HttpUpgrade(_)
+            | Transport::Kcp(_)
+            | Transport::Quic(_)
+            | Transport::Unix(_) => return Err(AcceptError::new("accept", "no such transport")),
+        };
+        Ok(Accepted { clients, source })
+    }
+}
+
+/// Reads the header that a balancer before us begins with; where the client comes from, and the carrier behind it.
+async fn read_proxy_header(
+    mut carrier: Box<dyn Carrier>,
+) -> Result<(Option<SocketAddr>, Box<dyn Carrier>), AcceptError> {
+    let failed = |error: &dyn fmt::Display| AcceptError::new("PROXY header", error);
+    let mut bytes = Vec::new();
+    loop {
+        let old = bytes.len();
+        bytes.resize(old + PIECE, 0);
+        let spare = bytes.get_mut(old..).unwrap_or_default();
+        let n = poll_fn(|cx| {
+            ready!(carrier.poll_read_ready(cx))?;
+            carrier.poll_read(cx, spare)
+        })
+        .await
+        .map_err(|error: io::Error| failed(&error))?;
+        bytes.truncate(old + n);
+        match proxy_protocol::read(&bytes).map_err(|error| failed(&error))? {
+            proxy_protocol::Header::Whole { source, len } => {
+                let behind = bytes.split_off(len);
+                return Ok((source, Box::new(Behind::new(carrier, behind))));
+            }
+            proxy_protocol::Header::Need(_) if n == 0 => return Err(failed(&"it is cut off")),
+            proxy_protocol::Header::Need(_) => {}
+        }
+    }
+}
+
+/// Ends a carrier whose client has been refused, so that the answer reaches it: reads what still comes for a while.
+pub(super) async fn send_away<C: Carrier>(mut carrier: C) {
+    let mut scratch = [0; 1024];
+    let end = async {
+        poll_fn(|cx| carrier.poll_flush(cx)).await?;
+        poll_fn(|cx| carrier.poll_close(cx)).await?;
+        loop {
+            let read = poll_fn(|cx| {
+                ready!(carrier.poll_read_ready(cx))?;
+                carrier.poll_read(cx, &mut scratch)
+            });
+            if read.await? == 0 {
+                return Ok::<_, io::Error>(());
+            }
+        }
+    };
+    // Late or broken, it is over.
+    let _ = timeout(LINGER, end).await;
+}

@@ -1,0 +1,166 @@
+//! From a server to a carrier, within one deadline: the way there is prepared once, with the config, and gone once a
+//! connection. [`Way::connect`] is the table of transports.
+//!
+//! Each failure says at which stage it came, after how long, and what the peer answered.
+
+use super::Carrier;
+use super::dial::{self, DialError};
+use super::http_header;
+use super::protect::Wishes;
+use super::server_addresses::ServerAddresses;
+use super::tcp::TcpCarrier;
+use crate::addr::{Host, Target};
+use crate::config::{Outbound, Tls, Transport};
+use crate::engine::Shard;
+use crate::error::{Error, ErrorKind};
+use std::rc::Rc;
+use tokio::time::Instant;
+
+/// How one server is reached: what its connections ride on, and what they share.
+pub(crate) struct Way {
+    addresses: ServerAddresses,
+    layers: Rc<Layers>,
+}
+
+/// What all servers of an outbound are reached by.
+struct Layers {
+    wishes: Wishes,
+    tls: Option<Box<Tls>>,
+    transport: Transport,
+}
+
+/// A connection to a server.
+pub(crate) enum Connected {
+    /// A bare socket, which most flows ride on: what is on top of it is made for it.
+    Tcp(TcpCarrier),
+    /// Anything else.
+    Layered(Box<dyn Carrier>),
+}
+
+impl Connected {
+    fn boxed(self) -> Box<dyn Carrier> {
+        match self {
+            Self::Tcp(carrier) => Box::new(carrier),
+            Self::Layered(carrier) => carrier,
+        }
+    }
+}
+
+impl Way {
+    /// Prepares the way to a server of an outbound; opens nothing.
+    ///
+    /// # Errors
+    /// `Unsupported` if the transport is none of this version's, with the path inside of the outbound.
+    pub(crate) fn new(outbound: &Outbound, server: Target) -> Result<Self, Error> {
+        let stream = &outbound.stream;
+        check(&stream.transport)?;
+        let wishes = Wishes { options: stream.sockopt.clone(), from: outbound.send_through };
+        let layers = Layers { wishes, tls: stream.tls.clone(), transport: stream.transport.clone() };
+        Ok(Self { addresses: ServerAddresses::new(server), layers: Rc::new(layers) })
+    }
+
+    /// The same way to another port of the same host.
+    pub(crate) fn at_port(&self, port: u16) -> Self {
+        let server = Target::new(self.server().host.clone(), port);
+        Self { addresses: ServerAddresses::new(server), layers: Rc::clone(&self.layers) }
+    }
+
+    /// The server as configured.
+    pub(crate) const fn server(&self) -> &Target {
+        self.addresses.target()
+    }
+
+    /// The server as HTTP names it: without the port that its scheme has anyway.
+    pub(super) fn authority(&self) -> String {
+        let usual = if self.layers.tls.is_some() { 443 } else { 80 };
+        let Target { host, port } = self.server();
+        match host {
+            _ if *port != usual => self.server().to_string(),
+            Host::Ip(ip) if ip.is_ipv6() => format!("[{ip}]"),
+            host => host.to_string(),
+        }
+    }
+
+    /// Forgets what was learned of the network below, which has changed: addresses, sessions, idle connections.
+    pub(crate) fn network_changed(&self) {
+        self.addresses.forget();
+    }
+
+    /// Connects to the server, up to where the protocol's first bytes may be written.
+    ///
+    /// # Errors
+    /// [`DialError`] with the stage that failed.
+    pub(crate) async fn connect(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        deadline: Instant,
+    ) -> Result<Connected, DialError> {
+        match &self.layers.transport {
+            Transport::Tcp(tcp) => {
+                let (below, _) = self.connect_below(shard, deadline).await?;
+                let Some(header) = &tcp.header else { return Ok(below) };
+                let carrier =
+                    shard.with_entropy(|entropy| http_header::client(below.boxed(), header, entropy));
+                Ok(Connected::Layered(Box::new(carrier)))
+            }
+            Transport::Ws(_)
+            | Transport::H2(_)
+            | Transport::Grpc(_)
+            | Transport::HttpUpgrade(_)
+            | Transport::Kcp(_)
+            | Transport::Quic(_)
+            | Transport::Unix(_) => Err(DialError::refused(unsupported(&self.layers.transport))),
+        }
+    }
+
+    /// Connects what the transport rides on, a socket and, where it is wanted, TLS. Returns with it the protocol that TLS
+    /// has agreed on.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub(super) async fn connect_below(
+        &self,
+        shard: &Rc<Shard>,
+        deadline: Instant,
+    ) -> Result<(Connected, Option<Vec<u8>>), DialError> {
+        let carrier = TcpCarrier::new(self.connect_socket(shard, deadline).await?);
+        match &self.layers.tls {
+            None => Ok((Connected::Tcp(carrier), None)),
+            Some(_) => Err(DialError::refused(Error::new(ErrorKind::Unsupported, "TLS"))),
+        }
+    }
+
+    /// Connects the socket.
+    async fn connect_socket(
+        &self,
+        shard: &Rc<Shard>,
+        deadline: Instant,
+    ) -> Result<tokio::net::TcpStream, DialError> {
+        let addresses = self.addresses.get(shard, deadline).await?;
+        let (port, wishes) = (self.server().port, &self.layers.wishes);
+        let connected = dial::tcp_addresses(shard, &addresses, port, wishes, deadline).await;
+        if connected.is_err() {
+            self.addresses.forget();
+        }
+        connected
+    }
+}
+
+/// Refuses what this version does not have.
+pub(super) fn check(transport: &Transport) -> Result<(), Error> {
+    match transport {
+        Transport::Tcp(_) => Ok(()),
+        Transport::Ws(_)
+        | Transport::H2(_)
+        | Transport::Grpc(_)
+        | Transport::HttpUpgrade(_)
+        | Transport::Kcp(_)
+        | Transport::Quic(_)
+        | Transport::Unix(_) => Err(unsupported(transport)),
+    }
+}
+
+fn unsupported(transport: &Transport) -> Error {
+    let text = format!("this version does not have the transport `{}` yet", transport.name());
+    Error::new(ErrorKind::Unsupported, text).with_path("streamSettings.network")
+}
