@@ -14,6 +14,7 @@ use crate::dns::client::Resolver;
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
 use crate::route::Router;
+use crate::transport::Scratch;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,6 +44,8 @@ pub(crate) struct Shard {
     pub(crate) network: RefCell<Option<NetworkInfo>>,
     /// The config and what was built from it; replaced whole by a reload, so flows keep theirs.
     pub(crate) live: RefCell<Rc<Live>>,
+    /// Memory that TLS seals in.
+    pub(crate) tls_scratch: Scratch,
     entropy: RefCell<SystemEntropy>,
     /// Why the instance must end, once a task has said so.
     fatal: RefCell<Option<Error>>,
@@ -77,6 +80,7 @@ impl Shard {
             resolver: Resolver::default(),
             network: RefCell::default(),
             live: RefCell::new(Rc::new(live)),
+            tls_scratch: Scratch::default(),
             entropy: RefCell::new(SystemEntropy::new()),
             fatal: RefCell::default(),
             doomed: Notify::new(),

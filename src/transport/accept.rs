@@ -4,10 +4,11 @@
 use super::behind::Behind;
 use super::connect::check;
 use super::tcp::TcpCarrier;
+use super::tls::TlsServer;
 use super::{Carrier, http_header, proxy_protocol};
-use crate::config::{StreamSettings, Tls, Transport};
+use crate::config::{StreamSettings, Transport};
 use crate::engine::Shard;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -28,7 +29,7 @@ const PIECE: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Reception {
     proxy_protocol: bool,
-    tls: Option<Box<Tls>>,
+    tls: Option<TlsServer>,
     transport: Transport,
 }
 
@@ -76,16 +77,14 @@ impl Reception {
     /// `Unsupported` if the transport is none of this version's; with the path inside of the inbound.
     pub(crate) fn new(stream: &StreamSettings) -> Result<Arc<Self>, Error> {
         check(&stream.transport)?;
-        if stream.tls.is_some() {
-            return Err(Error::new(ErrorKind::Unsupported, "TLS"));
-        }
         let proxy_protocol = match &stream.transport {
             Transport::Tcp(tcp) => tcp.accept_proxy_protocol,
             Transport::Ws(ws) => ws.accept_proxy_protocol,
             Transport::HttpUpgrade(upgrade) => upgrade.accept_proxy_protocol,
             _ => false,
         };
-        let (tls, transport) = (stream.tls.clone(), stream.transport.clone());
+        let tls = stream.tls.as_ref().map(|tls| TlsServer::new(tls, alpn(&stream.transport))).transpose()?;
+        let transport = stream.transport.clone();
         Ok(Arc::new(Self { proxy_protocol, tls, transport }))
     }
 
@@ -131,6 +130,10 @@ impl Reception {
             source = told.unwrap_or(source);
             below = carrier;
         }
+        if let Some(tls) = &self.tls {
+            let (carrier, _) = tls.accept(&shard.tls_scratch, below).await?;
+            below = Box::new(carrier);
+        }
         let clients = match &self.transport {
             Transport::Tcp(tcp) => match &tcp.header {
                 None => Clients::One(below),
@@ -146,6 +149,15 @@ impl Reception {
             | Transport::Unix(_) => return Err(AcceptError::new("accept", "no such transport")),
         };
         Ok(Accepted { clients, source })
+    }
+}
+
+/// What a server takes above TLS if the config says nothing else: as V2Ray's, and HTTP/1.1 where that does no harm.
+const fn alpn(transport: &Transport) -> &'static [&'static str] {
+    match transport {
+        Transport::HttpUpgrade(_) => &["http/1.1"],
+        Transport::H2(_) | Transport::Grpc(_) => &["h2"],
+        _ => &["h2", "http/1.1"],
     }
 }
 

@@ -9,8 +9,9 @@ use super::http_header;
 use super::protect::Wishes;
 use super::server_addresses::ServerAddresses;
 use super::tcp::TcpCarrier;
+use super::tls::TlsClient;
 use crate::addr::{Host, Target};
-use crate::config::{Outbound, Tls, Transport};
+use crate::config::{Outbound, Transport};
 use crate::engine::Shard;
 use crate::error::{Error, ErrorKind};
 use std::rc::Rc;
@@ -20,12 +21,12 @@ use tokio::time::Instant;
 pub(crate) struct Way {
     addresses: ServerAddresses,
     layers: Rc<Layers>,
+    tls: Option<Rc<TlsClient>>,
 }
 
 /// What all servers of an outbound are reached by.
 struct Layers {
     wishes: Wishes,
-    tls: Option<Box<Tls>>,
     transport: Transport,
 }
 
@@ -55,14 +56,17 @@ impl Way {
         let stream = &outbound.stream;
         check(&stream.transport)?;
         let wishes = Wishes { options: stream.sockopt.clone(), from: outbound.send_through };
-        let layers = Layers { wishes, tls: stream.tls.clone(), transport: stream.transport.clone() };
-        Ok(Self { addresses: ServerAddresses::new(server), layers: Rc::new(layers) })
+        let tls = stream.tls.as_ref().map(|tls| TlsClient::new(tls, &server.host, alpn(&stream.transport)));
+        let tls = tls.transpose()?.map(Rc::new);
+        let layers = Layers { wishes, transport: stream.transport.clone() };
+        Ok(Self { addresses: ServerAddresses::new(server), layers: Rc::new(layers), tls })
     }
 
     /// The same way to another port of the same host.
     pub(crate) fn at_port(&self, port: u16) -> Self {
         let server = Target::new(self.server().host.clone(), port);
-        Self { addresses: ServerAddresses::new(server), layers: Rc::clone(&self.layers) }
+        let (layers, tls) = (Rc::clone(&self.layers), self.tls.clone());
+        Self { addresses: ServerAddresses::new(server), layers, tls }
     }
 
     /// The server as configured.
@@ -72,7 +76,7 @@ impl Way {
 
     /// The server as HTTP names it: without the port that its scheme has anyway.
     pub(super) fn authority(&self) -> String {
-        let usual = if self.layers.tls.is_some() { 443 } else { 80 };
+        let usual = if self.tls.is_some() { 443 } else { 80 };
         let Target { host, port } = self.server();
         match host {
             _ if *port != usual => self.server().to_string(),
@@ -84,6 +88,7 @@ impl Way {
     /// Forgets what was learned of the network below, which has changed: addresses, sessions, idle connections.
     pub(crate) fn network_changed(&self) {
         self.addresses.forget();
+        self.tls.iter().for_each(|tls| tls.forget_sessions());
     }
 
     /// Connects to the server, up to where the protocol's first bytes may be written.
@@ -124,10 +129,9 @@ impl Way {
         deadline: Instant,
     ) -> Result<(Connected, Option<Vec<u8>>), DialError> {
         let carrier = TcpCarrier::new(self.connect_socket(shard, deadline).await?);
-        match &self.layers.tls {
-            None => Ok((Connected::Tcp(carrier), None)),
-            Some(_) => Err(DialError::refused(Error::new(ErrorKind::Unsupported, "TLS"))),
-        }
+        let Some(tls) = &self.tls else { return Ok((Connected::Tcp(carrier), None)) };
+        let (carrier, alpn) = tls.connect(&shard.tls_scratch, carrier, deadline).await?;
+        Ok((Connected::Layered(Box::new(carrier)), alpn))
     }
 
     /// Connects the socket.
@@ -143,6 +147,15 @@ impl Way {
             self.addresses.forget();
         }
         connected
+    }
+}
+
+/// What a client offers above TLS if the config says nothing else: as V2Ray's.
+const fn alpn(transport: &Transport) -> &'static [&'static str] {
+    match transport {
+        Transport::Ws(_) | Transport::HttpUpgrade(_) => &["http/1.1"],
+        Transport::H2(_) | Transport::Grpc(_) => &["h2"],
+        _ => &["h2", "http/1.1"],
     }
 }
 

@@ -29,9 +29,11 @@ mod stream;
 pub(crate) mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tls;
 
 pub(crate) use accept::{Accepted, Clients, Reception};
 pub(crate) use carrier::Carrier;
 pub(crate) use connect::{Connected, Way};
 pub(crate) use plain::Plain;
 pub(crate) use stream::{Datagram, Datagrams, Stream, StreamError};
+pub(crate) use tls::Scratch;

@@ -1,0 +1,115 @@
+//! A client's TLS: what all connections to a server share.
+
+use super::super::Carrier;
+use super::super::dial::DialError;
+use super::carrier::TlsCarrier;
+use super::handshake::{self, Failed, Handshake};
+use super::verify::Judge;
+use super::{Scratch, alpn, pem, provider, words};
+use crate::addr::Host;
+use crate::config::{CertificateUsage, Tls};
+use crate::error::{Error, ErrorKind, Stage};
+use rustls::ClientConfig;
+use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use tokio::time::{Instant, timeout_at};
+
+/// How many sessions of a server are remembered.
+const SESSIONS: usize = 16;
+
+/// How a server is spoken to.
+pub(in super::super) struct TlsClient {
+    config: RefCell<Arc<ClientConfig>>,
+    name: ServerName<'static>,
+    resumes: bool,
+}
+
+impl TlsClient {
+    /// Prepares the connections to a server at `host`; reads files. `usual_alpn` is what the transport offers if the config
+    /// says nothing else.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` with the path inside of the outbound.
+    pub(in super::super) fn new(tls: &Tls, host: &Host, usual_alpn: &[&str]) -> Result<Self, Error> {
+        let provider = provider();
+        let judge = Judge::new(tls, &provider)?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::new(ErrorKind::Internal, "no TLS").with_reason(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(judge));
+        let mut config = match pem::of_usage(&tls.certificates, CertificateUsage::Encipherment).next() {
+            None => builder.with_no_client_auth(),
+            Some((index, certificate)) => {
+                let (chain, key) = pem::identity(index, certificate)?;
+                let config = builder.with_client_auth_cert(chain, key);
+                config.map_err(|error| pem::invalid(index, "keyFile", error))?
+            }
+        };
+        config.alpn_protocols = match &tls.alpn {
+            Some(names) => alpn(names),
+            None => usual_alpn.iter().map(|name| name.as_bytes().to_vec()).collect(),
+        };
+        config.enable_secret_extraction = true;
+        let client = Self {
+            config: RefCell::new(Arc::new(config)),
+            name: server_name(tls, host)?,
+            resumes: tls.session_resumption,
+        };
+        client.forget_sessions();
+        Ok(client)
+    }
+
+    /// Forgets the sessions that could be resumed: on another network they would tell who we are.
+    pub(in super::super) fn forget_sessions(&self) {
+        let mut config = ClientConfig::clone(&self.config.borrow());
+        config.resumption =
+            if self.resumes { Resumption::in_memory_sessions(SESSIONS) } else { Resumption::disabled() };
+        self.config.replace(Arc::new(config));
+    }
+
+    /// Makes the handshake; the connection and the protocol that was agreed on. Our last message is held back until the
+    /// first write, as far as the version allows.
+    ///
+    /// # Errors
+    /// `TlsFailed`, or `ServerUnreachable` at the stage `tls`.
+    pub(in super::super) async fn connect<C: Carrier>(
+        &self,
+        scratch: &Scratch,
+        carrier: C,
+        deadline: Instant,
+    ) -> Result<(TlsCarrier<C>, Option<Vec<u8>>), DialError> {
+        let started = Instant::now();
+        let unreachable = |kind, reason: &str| DialError::new(Stage::Tls, kind, started, reason);
+        let config = Arc::clone(&self.config.borrow());
+        let connection = UnbufferedClientConnection::new(config, self.name.clone())
+            .map_err(|error| words::failed(&error, started))?;
+        let handshake = Box::pin(handshake::run(carrier, Handshake::new(connection), scratch));
+        match timeout_at(deadline, handshake).await {
+            Ok(Ok(connected)) => Ok(connected),
+            Ok(Err(Failed::Tls(error))) => Err(words::failed(&error, started)),
+            Ok(Err(Failed::Io(error))) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(unreachable(error.kind(), "the server closed the connection"))
+            }
+            Ok(Err(Failed::Io(error))) => Err(unreachable(error.kind(), &error.to_string())),
+            Err(_) => Err(unreachable(io::ErrorKind::TimedOut, "no answer")),
+        }
+    }
+}
+
+/// The name that is asked for and verified: the config's, else the server's address.
+fn server_name(tls: &Tls, host: &Host) -> Result<ServerName<'static>, Error> {
+    let invalid = |name: &str| {
+        Error::new(ErrorKind::ConfigInvalid, "no name or address that a certificate could have")
+            .with_reason(format!("found {name:?}"))
+            .with_path("streamSettings.tlsSettings.serverName")
+    };
+    match (&tls.server_name, host) {
+        (Some(name), _) => ServerName::try_from(name.clone()).map_err(|_| invalid(name)),
+        (None, Host::Ip(ip)) => Ok(ServerName::IpAddress((*ip).into())),
+        (None, Host::Domain(name)) => ServerName::try_from(name.to_string()).map_err(|_| invalid(name)),
+    }
+}

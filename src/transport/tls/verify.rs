@@ -1,0 +1,228 @@
+//! Who may be at the other end: a server's certificate is judged by the system's list of issuers, by those of the config,
+//! and by pins.
+
+use super::pem;
+use crate::config::{CertificateUsage, Tls};
+use crate::error::Error;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use sha2::{Digest, Sha256};
+use std::sync::{Arc, OnceLock};
+
+/// A SHA-256 hash.
+type Hash = [u8; 32];
+
+/// Judges servers as the config says.
+#[derive(Debug)]
+pub(super) struct Judge {
+    provider: Arc<CryptoProvider>,
+    /// Judges by issuers; `None`: nobody does.
+    issuers: Option<Arc<dyn ServerCertVerifier>>,
+    chains: Vec<Hash>,
+    certificates: Vec<Hash>,
+    /// Whether a chain's pin is enough by itself.
+    pin_suffices: bool,
+}
+
+/// The server's certificates are none of those that are pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server's certificate is none of those that are pinned")]
+struct NotPinned;
+
+impl Judge {
+    /// Prepares a judge; reads files.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` with the path of the certificate at fault.
+    pub(super) fn new(tls: &Tls, provider: &Arc<CryptoProvider>) -> Result<Self, Error> {
+        let own = own_issuers(tls)?;
+        Ok(Self {
+            provider: Arc::clone(provider),
+            issuers: if tls.allow_insecure { None } else { issuers(tls, own, provider)? },
+            chains: tls.pinned_chains.clone(),
+            certificates: tls.pinned_certificates.clone(),
+            pin_suffices: tls.insecure_if_pinned,
+        })
+    }
+
+    /// Whether a pin takes the place of the issuers' word: Xray's, of a server's own certificate; or of an issuer, which
+    /// alone is trusted then.
+    fn judge_pinned(
+        &self,
+        leaf: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let is_pinned = |certificate: &&CertificateDer<'_>| self.certificates.contains(&hash(certificate));
+        if is_pinned(&leaf) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let mut roots = RootCertStore::empty();
+        for issuer in between.iter().filter(is_pinned) {
+            roots.add(issuer.clone().into_owned())?;
+        }
+        if roots.is_empty() {
+            return Err(not_pinned());
+        }
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider));
+        let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?;
+        verifier.verify_server_cert(leaf, between, name, &[], now)
+    }
+}
+
+impl ServerCertVerifier for Judge {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if !self.chains.is_empty() {
+            if !self.chains.contains(&chain_hash(leaf, between)) {
+                return Err(not_pinned());
+            }
+            if self.pin_suffices {
+                return Ok(ServerCertVerified::assertion());
+            }
+        }
+        if !self.certificates.is_empty() {
+            return self.judge_pinned(leaf, between, name, now);
+        }
+        match &self.issuers {
+            Some(issuers) => issuers.verify_server_cert(leaf, between, name, ocsp, now),
+            None => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn not_pinned() -> rustls::Error {
+    CertificateError::Other(OtherError(Arc::new(NotPinned))).into()
+}
+
+fn hash(bytes: impl AsRef<[u8]>) -> Hash {
+    Sha256::digest(bytes).into()
+}
+
+/// The hash of a chain as V2Ray has it: that of the first certificate, then each time of the last one and the next
+/// certificate's.
+fn chain_hash(leaf: &CertificateDer<'_>, between: &[CertificateDer<'_>]) -> Hash {
+    between.iter().fold(hash(leaf), |above, certificate| {
+        let mut digest = Sha256::new();
+        digest.update(above);
+        digest.update(hash(certificate));
+        digest.finalize().into()
+    })
+}
+
+/// The issuers that the config trusts.
+fn own_issuers(tls: &Tls) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let mut own = Vec::new();
+    for (index, certificate) in pem::of_usage(&tls.certificates, CertificateUsage::Verify) {
+        own.extend(pem::chain(index, certificate)?);
+    }
+    Ok(own)
+}
+
+/// Who judges by issuers.
+#[cfg(not(any(target_os = "android", target_os = "ios")))]
+fn issuers(
+    tls: &Tls,
+    own: Vec<CertificateDer<'static>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn ServerCertVerifier>>, Error> {
+    let mut roots = if tls.disable_system_root { RootCertStore::empty() } else { system_roots().clone() };
+    add(&mut roots, tls, own)?;
+    if roots.is_empty() {
+        return Err(nobody());
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let verifier = verifier.build().map_err(|error| nobody().with_reason(error.to_string()))?;
+    Ok(Some(verifier))
+}
+
+/// On phones the system judges, with what it and the user trust; its list cannot be read.
+#[cfg(any(target_os = "android", target_os = "ios"))]
+fn issuers(
+    tls: &Tls,
+    own: Vec<CertificateDer<'static>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn ServerCertVerifier>>, Error> {
+    use rustls_platform_verifier::Verifier;
+    let unusable = |error: &dyn std::fmt::Display| nobody().with_reason(error.to_string());
+    if tls.disable_system_root {
+        let mut roots = RootCertStore::empty();
+        add(&mut roots, tls, own)?;
+        if roots.is_empty() {
+            return Err(nobody());
+        }
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+        return Ok(Some(verifier.build().map_err(|error| unusable(&error))?));
+    }
+    let verifier =
+        Verifier::new_with_extra_roots(own, Arc::clone(provider)).map_err(|error| unusable(&error))?;
+    Ok(Some(Arc::new(verifier)))
+}
+
+fn add(roots: &mut RootCertStore, tls: &Tls, own: Vec<CertificateDer<'static>>) -> Result<(), Error> {
+    for certificate in own {
+        roots.add(certificate).map_err(|error| {
+            let first = pem::of_usage(&tls.certificates, CertificateUsage::Verify).next();
+            pem::invalid(first.map_or(0, |(index, _)| index), "usage", error)
+        })?;
+    }
+    Ok(())
+}
+
+fn nobody() -> Error {
+    Error::new(
+        crate::error::ErrorKind::ConfigInvalid,
+        "no issuer of certificates is trusted, so no server can be",
+    )
+    .with_hint("add one to `certificates` with usage `verify`, or remove `disableSystemRoot`")
+    .with_path("streamSettings.tlsSettings.disableSystemRoot")
+}
+
+/// The issuers that the system trusts; Mozilla's where it has no list. Read once: it is the same for all instances.
+#[cfg(not(any(target_os = "android", target_os = "ios")))]
+fn system_roots() -> &'static RootCertStore {
+    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
+    ROOTS.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        roots
+    })
+}
