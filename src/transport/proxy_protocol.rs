@@ -67,7 +67,7 @@ fn read_v1(bytes: &[u8]) -> Result<Header, NoHeader> {
                 text.parse::<IpAddr>().ok().filter(|ip| ip.is_ipv4() == (*family == "TCP4")).ok_or(NoHeader)
             };
             let port = |text: &str| text.parse::<u16>().map_err(|_| NoHeader);
-            (address(target)?, port(target_port)?);
+            let _target = (address(target)?, port(target_port)?);
             let source = SocketAddr::new(address(source)?, port(source_port)?);
             Ok(Header::Whole { source: Some(source), len })
         }

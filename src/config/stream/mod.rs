@@ -184,8 +184,7 @@ fn tcp(node: Option<&Node<'_>>, side: Side) -> Option<Transport> {
 /// Reads `dsSettings`.
 fn unix(node: Option<&Node<'_>>, _side: Side) -> Option<Transport> {
     const ALLOWED: &str = "the path of a socket, or its name if it is abstract";
-    let Some(node) = node else { return None };
-    let object = node.object(&["path", "abstract", "padding"])?;
+    let object = node?.object(&["path", "abstract", "padding"])?;
     let path = object.required("path", ALLOWED)?;
     if path.text()?.trim().is_empty() {
         path.error("there is no path", |finding| finding.allowed(ALLOWED));

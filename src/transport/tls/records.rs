@@ -244,7 +244,7 @@ fn aad12(seq: [u8; 8], content: u8, len: usize) -> [u8; 13] {
 pub(super) fn record_len(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
     let Some(&[_, major, _, high, low]) = bytes.first_chunk::<HEAD>() else { return Ok(None) };
     let body = usize::from(u16::from_be_bytes([high, low]));
-    if major != 3 || body > MAX_BODY || body < TAG {
+    if major != 3 || !(TAG..=MAX_BODY).contains(&body) {
         return Err(RecordError::Malformed);
     }
     Ok(Some(HEAD + body))
