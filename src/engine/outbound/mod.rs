@@ -8,7 +8,7 @@ mod vmess;
 use super::shard::Shard;
 use crate::addr::Target;
 use crate::config::{self, Level, OutboundProtocol};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::time::Moment;
 use crate::transport::protect::Wishes;
 use crate::transport::{Datagrams, Stream};
@@ -115,6 +115,14 @@ pub(crate) trait Outbound {
 /// # Errors
 /// What is wrong with its files, or `Unsupported`; with the path inside of the outbound.
 pub(crate) fn build(outbound: &config::Outbound) -> Result<Rc<dyn Outbound>, Error> {
+    if outbound.via.is_some() {
+        // Never past the outbound that the config names.
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "this version does not dial through another outbound yet",
+        )
+        .with_path("proxySettings.tag"));
+    }
     let tag = Arc::clone(&outbound.tag);
     Ok(match &outbound.protocol {
         OutboundProtocol::Vmess(settings) => Rc::new(vmess::Vmess::new(outbound, settings)?),
