@@ -5,7 +5,7 @@
 use super::Carrier;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::task::ready;
+use std::task::{Context, Poll, ready};
 
 /// The most bytes of a head.
 pub(crate) const MAX_HEAD: usize = 8192;
@@ -17,8 +17,8 @@ const PIECE: usize = 1024;
 /// Why bytes are no head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeadError {
-    /// It has no end within [`MAX_HEAD`].
-    #[error("an HTTP head of more than {MAX_HEAD} bytes")]
+    /// It has no end within the bound.
+    #[error("an HTTP head that does not end")]
     TooLong,
     /// It is no HTTP.
     #[error("this is no HTTP")]
@@ -131,24 +131,43 @@ pub(crate) fn write_head<'a>(first: &str, fields: impl IntoIterator<Item = (&'a 
 /// # Errors
 /// `UnexpectedEof` if the carrier ends before, `InvalidData` with a [`HeadError`]; the carrier's own.
 pub(crate) async fn read_head<C: Carrier>(carrier: &mut C) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    let mut bytes = Vec::new();
+    let mut head = Vec::new();
+    let len = poll_fn(|cx| poll_head(cx, carrier, &mut head, b"", MAX_HEAD)).await?;
+    let behind = head.split_off(len);
+    Ok((head, behind))
+}
+
+/// Reads behind `bytes` until there is a head of at most `limit` bytes in front, which must begin with `start`. Returns
+/// the head's length; what came behind it stays in `bytes`.
+///
+/// # Errors
+/// As [`read_head`].
+pub(crate) fn poll_head<C: Carrier>(
+    cx: &mut Context<'_>,
+    carrier: &mut C,
+    bytes: &mut Vec<u8>,
+    start: &[u8],
+    limit: usize,
+) -> Poll<io::Result<usize>> {
     loop {
+        ready!(carrier.poll_read_ready(cx))?;
         let old = bytes.len();
         bytes.resize(old + PIECE, 0);
-        let n = poll_fn(|cx| {
-            ready!(carrier.poll_read_ready(cx))?;
-            carrier.poll_read(cx, bytes.get_mut(old..).unwrap_or_default())
-        })
-        .await?;
-        bytes.truncate(old + n);
-        if n == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let read = carrier.poll_read(cx, bytes.get_mut(old..).unwrap_or_default());
+        bytes.truncate(old + if let Poll::Ready(Ok(n)) = read { n } else { 0 });
+        if ready!(read)? == 0 {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
-        if let Some(len) =
-            head_len(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?
-        {
-            let behind = bytes.split_off(len);
-            return Ok((bytes, behind));
+        if bytes.iter().zip(start).any(|(byte, expected)| byte != expected) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, HeadError::Malformed)));
+        }
+        // The end may lie across the border to what came before.
+        let from = old.saturating_sub(3);
+        let end = bytes.get(from..).unwrap_or_default().windows(4).position(|window| window == b"\r\n\r\n");
+        match end.map(|at| from + at + 4) {
+            Some(len) if len <= limit => return Poll::Ready(Ok(len)),
+            None if bytes.len() < limit => {}
+            _ => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, HeadError::TooLong))),
         }
     }
 }
