@@ -16,6 +16,7 @@ pub(crate) mod dial;
 mod eyeballs;
 mod http1;
 mod http_header;
+mod httpupgrade;
 mod io;
 pub(crate) mod mux;
 pub(crate) mod packets;
@@ -30,6 +31,7 @@ pub(crate) mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tls;
+mod upgrade;
 
 pub(crate) use accept::{Accepted, Clients, Reception};
 pub(crate) use carrier::Carrier;
