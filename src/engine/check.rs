@@ -89,6 +89,9 @@ async fn exchange(shard: &Shard, stream: &mut dyn Stream) -> Result<(), StreamEr
 }
 
 fn describe(error: StreamError) -> Error {
+    if let StreamError::Setup(failed) = error {
+        return failed.error;
+    }
     let kind = match &error {
         StreamError::Rejected => ErrorKind::AuthRejected,
         StreamError::Timeout(what) => ErrorKind::Timeout { what },

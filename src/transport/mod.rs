@@ -32,6 +32,7 @@ pub(crate) mod tcp;
 pub(crate) mod testing;
 mod tls;
 mod upgrade;
+mod ws;
 
 pub(crate) use accept::{Accepted, Clients, Reception};
 pub(crate) use carrier::Carrier;

@@ -1,5 +1,7 @@
 //! What a relay moves data between: streams and datagram flows of pooled buffers.
 
+use super::dial::DialError;
+use super::ws::FrameError;
 use crate::addr::Target;
 use crate::buffer::Buffer;
 use std::future::{Future, pending};
@@ -36,6 +38,9 @@ pub(crate) enum StreamError {
     /// We ended it: stop, close_connection, a limit.
     #[error("closed by this side")]
     Closed,
+    /// The set-up of the connection, of which a part was left to the first write, failed.
+    #[error("{0}")]
+    Setup(Box<DialError>),
     /// The operating system's error.
     #[error("{0}")]
     Io(io::ErrorKind),
@@ -43,7 +48,15 @@ pub(crate) enum StreamError {
 
 impl From<io::Error> for StreamError {
     fn from(error: io::Error) -> Self {
+        let inner = error.get_ref();
+        if let Some(failed) = inner.and_then(|inner| inner.downcast_ref::<DialError>()) {
+            return Self::Setup(Box::new(failed.clone()));
+        }
         match error.kind() {
+            io::ErrorKind::InvalidData => {
+                let frame = inner.and_then(|inner| inner.downcast_ref::<FrameError>());
+                Self::Protocol(frame.map_or("bytes that the transport does not know", |frame| frame.words()))
+            }
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
             // Linux says this, and not that the connection was reset, when the peer's FIN had come before its RST.
             io::ErrorKind::BrokenPipe => Self::Unread,

@@ -5,6 +5,7 @@ use super::closing::Closing;
 use super::{Core, Cut, End};
 use crate::buffer::Buffer;
 use crate::engine::Shard;
+use crate::error::Error;
 use crate::vmess::client::{Connection, Downlink};
 use crate::vmess::command::SwitchAccount;
 use std::net::IpAddr;
@@ -15,6 +16,9 @@ use std::task::{Context, Poll, ready};
 pub(crate) trait Witness {
     /// A valid response header has come.
     fn answered(&self);
+
+    /// The set-up of the carrier, as far as it was left to the first write, failed.
+    fn unreachable(&self, _error: &Error) {}
 
     /// The carrier closed before a valid response header.
     fn rejected(&self);
@@ -134,8 +138,10 @@ impl<C: Carrier> End for Sealed<C> {
         use StreamError::{Rejected, Reset, Truncated, Unread};
         let closed = matches!(error, Reset | Unread | Truncated | Rejected);
         let error = if closed && !self.answered { Rejected } else { error };
-        if error == Rejected {
-            self.witness.rejected();
+        match &error {
+            Rejected => self.witness.rejected(),
+            StreamError::Setup(failed) => self.witness.unreachable(&failed.error),
+            _ => {}
         }
         if self.answered && is_silence(&error) {
             self.witness.lost();

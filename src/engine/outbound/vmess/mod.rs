@@ -468,6 +468,11 @@ impl Witness for Watch {
         self.shard.health.answered(&self.outbound);
     }
 
+    fn unreachable(&self, error: &Error) {
+        self.shard.shared.stats.dial_failures.fetch_add(1, Relaxed);
+        self.shard.health.dial_failed(&self.outbound, error);
+    }
+
     fn rejected(&self) {
         // What a server has told may not hold any more; that says nothing of the outbound.
         if !self.learned.forget(&self.server) {
