@@ -5,7 +5,7 @@ use super::behind::Behind;
 use super::connect::check;
 use super::tcp::TcpCarrier;
 use super::tls::TlsServer;
-use super::{Carrier, http_header, proxy_protocol};
+use super::{Carrier, http_header, httpupgrade, proxy_protocol, ws};
 use crate::config::{StreamSettings, Transport};
 use crate::engine::Shard;
 use crate::error::Error;
@@ -139,11 +139,13 @@ impl Reception {
                 None => Clients::One(below),
                 Some(header) => Clients::One(Box::new(http_header::accept(shard, below, header).await?)),
             },
+            Transport::Ws(settings) => Clients::One(ws::accept(below, settings, shard).await?),
+            Transport::HttpUpgrade(settings) => {
+                Clients::One(Box::new(httpupgrade::accept(below, settings).await?))
+            }
             // Refused when the reception was made.
-            Transport::Ws(_)
-            | Transport::H2(_)
+            Transport::H2(_)
             | Transport::Grpc(_)
-            | Transport::HttpUpgrade(_)
             | Transport::Kcp(_)
             | Transport::Quic(_)
             | Transport::Unix(_) => return Err(AcceptError::new("accept", "no such transport")),

@@ -6,10 +6,12 @@
 use super::Carrier;
 use super::dial::{self, DialError};
 use super::http_header;
+use super::httpupgrade;
 use super::protect::Wishes;
 use super::server_addresses::ServerAddresses;
 use super::tcp::TcpCarrier;
 use super::tls::TlsClient;
+use super::ws;
 use crate::addr::{Host, Target};
 use crate::config::{Outbound, Transport};
 use crate::engine::Shard;
@@ -108,10 +110,19 @@ impl Way {
                     shard.with_entropy(|entropy| http_header::client(below.boxed(), header, entropy));
                 Ok(Connected::Layered(Box::new(carrier)))
             }
-            Transport::Ws(_)
-            | Transport::H2(_)
+            Transport::Ws(settings) => {
+                let (below, _) = self.connect_below(shard, deadline).await?;
+                let (below, authority) = (below.boxed(), self.authority());
+                ws::connect(below, settings, &authority, shard, deadline).await.map(Connected::Layered)
+            }
+            Transport::HttpUpgrade(settings) => {
+                let (below, _) = self.connect_below(shard, deadline).await?;
+                let (below, authority) = (below.boxed(), self.authority());
+                let carrier = httpupgrade::connect(below, settings, &authority, deadline).await?;
+                Ok(Connected::Layered(Box::new(carrier)))
+            }
+            Transport::H2(_)
             | Transport::Grpc(_)
-            | Transport::HttpUpgrade(_)
             | Transport::Kcp(_)
             | Transport::Quic(_)
             | Transport::Unix(_) => Err(DialError::refused(unsupported(&self.layers.transport))),
@@ -162,11 +173,9 @@ const fn alpn(transport: &Transport) -> &'static [&'static str] {
 /// Refuses what this version does not have.
 pub(super) fn check(transport: &Transport) -> Result<(), Error> {
     match transport {
-        Transport::Tcp(_) => Ok(()),
-        Transport::Ws(_)
-        | Transport::H2(_)
+        Transport::Tcp(_) | Transport::Ws(_) | Transport::HttpUpgrade(_) => Ok(()),
+        Transport::H2(_)
         | Transport::Grpc(_)
-        | Transport::HttpUpgrade(_)
         | Transport::Kcp(_)
         | Transport::Quic(_)
         | Transport::Unix(_) => Err(unsupported(transport)),
