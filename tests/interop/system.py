@@ -17,12 +17,13 @@ import cases_host
 import cases_server
 import cases_socks
 import cases_tun
+import cases_ws
 
 
 def main():
     lab.enter()
     words = sys.argv[1:]
-    cases = [case for module in (cases_host, cases_socks, cases_tun, cases_server, cases_faults) for case in module.CASES]
+    cases = [case for module in (cases_host, cases_socks, cases_tun, cases_server, cases_ws, cases_faults) for case in module.CASES]
     cases = [case for case in cases if not words or any(word in case.__name__ for word in words)]
     passed = failed = 0
     for case in cases:
