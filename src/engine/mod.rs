@@ -14,7 +14,7 @@ pub(crate) mod api;
 mod budget;
 mod causes;
 mod check;
-mod clock;
+pub(crate) mod clock;
 mod connections;
 mod crew;
 mod dispatch;
