@@ -14,6 +14,7 @@ mod carrier;
 mod connect;
 pub(crate) mod dial;
 mod eyeballs;
+pub(crate) mod grpc;
 pub(crate) mod h2;
 mod http1;
 mod http_header;

@@ -1,9 +1,9 @@
 //! One stream of a connection as a carrier.
 
 use super::framing::Framing;
+use super::hub::Slot;
 use super::receiving::{Head, Receiving};
 use super::sending::Sending;
-use super::hub::Slot;
 use crate::transport::Carrier;
 use std::future::{Future, pending};
 use std::io::{self, IoSlice};

@@ -115,9 +115,7 @@ impl Driver {
                 asked.by = None;
             }
         }
-        if self.asked.is_some()
-            && self.pings.as_mut().is_some_and(|pings| pings.poll_pong(cx).is_ready())
-        {
+        if self.asked.is_some() && self.pings.as_mut().is_some_and(|pings| pings.poll_pong(cx).is_ready()) {
             self.asked = None;
             self.window = self.bandwidth.measured(received).or(self.window);
         }

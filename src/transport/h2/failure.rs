@@ -57,7 +57,7 @@ impl Failure {
     }
 
     /// The failure of a set-up that began at `started`.
-    pub(super) fn into_dial(self, started: Instant) -> DialError {
+    pub(crate) fn into_dial(self, started: Instant) -> DialError {
         DialError::new(Stage::Upgrade, self.kind(), started, &self)
     }
 

@@ -125,10 +125,7 @@ impl Link {
     ///
     /// # Errors
     /// [`Failure`] if the connection has ended or the server wants no more on it.
-    pub(super) fn open(
-        &self,
-        request: Request<()>,
-    ) -> Result<(ResponseFuture, SendStream<Chunk>), Failure> {
+    pub(super) fn open(&self, request: Request<()>) -> Result<(ResponseFuture, SendStream<Chunk>), Failure> {
         let requests = self.requests.borrow().clone();
         let mut requests = requests.ok_or(Failure::Io(std::io::ErrorKind::NotConnected))?;
         // Never waits on a fresh handle.

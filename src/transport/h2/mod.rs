@@ -20,7 +20,7 @@ mod receiving;
 mod sending;
 mod server;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod window;
 mod wire;
 
@@ -170,7 +170,8 @@ struct Site<'a>(&'a config::H2);
 impl Service for Site<'_> {
     type Framing = Bare;
 
-    fn judge(&self, request: &Parts) -> Result<Response<()>, StatusCode> {
+    fn judge(&self, request: &Parts) -> Result<Response<()>, Response<()>> {
+        let mut response = Response::new(());
         let named = request.uri.authority().map(http::uri::Authority::as_str);
         let named = named.or_else(|| request.headers.get("host")?.to_str().ok()).unwrap_or_default();
         let hosts = &self.0.hosts;
@@ -179,9 +180,9 @@ impl Service for Site<'_> {
                 host.eq_ignore_ascii_case(named) || host.eq_ignore_ascii_case(without_port(named))
             });
         if !known || !request.uri.path().starts_with(&self.0.path) {
-            return Err(StatusCode::NOT_FOUND);
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            return Err(response);
         }
-        let mut response = Response::new(());
         let no_store = HeaderValue::from_static("no-store");
         *response.headers_mut() = HeaderMap::from_iter([(CACHE_CONTROL, no_store)]);
         Ok(response)

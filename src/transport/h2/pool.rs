@@ -82,6 +82,12 @@ impl Pool {
         }
     }
 
+    /// Shows every connection to `look`.
+    #[cfg(test)]
+    pub(super) fn each_link(&self, look: impl FnMut(&Rc<Link>)) {
+        self.links.borrow().iter().for_each(look);
+    }
+
     async fn start(
         &self,
         shard: &Rc<Shard>,

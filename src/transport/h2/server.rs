@@ -15,7 +15,7 @@ use crate::transport::Carrier;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -42,8 +42,8 @@ pub(in crate::transport) trait Service {
     /// How payload lies in its streams.
     type Framing: Framing + Default + 'static;
 
-    /// The head of the answer, at once; or the status of a refusal.
-    fn judge(&self, request: &Parts) -> Result<Response<()>, StatusCode>;
+    /// The head of the answer, at once; or of a refusal, which is all that is answered then.
+    fn judge(&self, request: &Parts) -> Result<Response<()>, Response<()>>;
 }
 
 /// Serves one connection to its end. Every stream that `service` takes goes to `accept` as a carrier. The client must have
@@ -157,10 +157,11 @@ impl<C: Carrier + Unpin> Server<C> {
             self.connection.set_target_window_size(self.most.min(window.saturating_mul(SHARE)));
             return true;
         }
-        self.pinged = self.pinged || (self.bandwidth.begins(received) && {
-            // Fails only on a connection that has ended.
-            pings.send_ping(Ping::opaque()).is_ok()
-        });
+        self.pinged = self.pinged
+            || (self.bandwidth.begins(received) && {
+                // Fails only on a connection that has ended.
+                pings.send_ping(Ping::opaque()).is_ok()
+            });
         false
     }
 
@@ -184,15 +185,13 @@ impl<C: Carrier + Unpin> Server<C> {
                 let sender = respond.send_response(response, false).ok()?;
                 self.first_by = None;
                 let sending = Sending::new(sender, self.hub.queued(), true);
-                let receiving: Receiving<_, NoHead> =
-                    Receiving::request(body, S::Framing::default());
+                let receiving: Receiving<_, NoHead> = Receiving::request(body, S::Framing::default());
                 let carrier: StreamCarrier<S::Framing, NoHead> =
                     StreamCarrier::new(self.hub.slot(), sending, receiving, self.local_ip);
                 Some(Box::new(carrier))
             }
-            Err(status) => {
-                let mut refusal = Response::new(());
-                *refusal.status_mut() = status;
+            Err(refusal) => {
+                // As above.
                 let _ = respond.send_response(refusal, true);
                 None
             }

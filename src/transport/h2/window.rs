@@ -56,7 +56,7 @@ mod tests {
         let mut received = 0;
         let mut windows = Vec::new();
         while windows.last() != Some(&(2 << 20)) {
-            received += u64::from(FIRST);
+            received += u64::from(bandwidth.window);
             assert!(bandwidth.begins(received) && !bandwidth.begins(received), "one at a time");
             received += u64::from(bandwidth.window);
             windows.extend(bandwidth.measured(received));
