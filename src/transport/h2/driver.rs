@@ -3,7 +3,7 @@
 use super::chunk::Chunk;
 use super::failure::Failure;
 use super::link::Link;
-use super::options::{KeepAlive, Options};
+use super::options::Options;
 use super::window::Bandwidth;
 use super::wire::Wire;
 use crate::transport::Carrier;
@@ -38,7 +38,9 @@ pub(super) struct Driver {
     bandwidth: Bandwidth,
     /// A window that the server has not been told yet.
     window: Option<u32>,
-    keepalive: Option<KeepAlive>,
+    options: Options,
+    /// How much had come when the connection's window was last set.
+    balanced: u64,
     /// How much had come, and when that was seen.
     seen: (u64, Instant),
     /// When our end of a connection that is over must have left.
@@ -61,7 +63,8 @@ impl Driver {
             asked: None,
             bandwidth: Bandwidth::new(options.first, options.most),
             window: None,
-            keepalive: options.keepalive,
+            options: *options,
+            balanced: 0,
             seen: (0, Instant::now()),
             farewell: None,
             timer: Box::pin(sleep(IDLE)),
@@ -119,6 +122,10 @@ impl Driver {
             self.asked = None;
             self.window = self.bandwidth.measured(received).or(self.window);
         }
+        if received.saturating_sub(self.balanced) >= self.options.rebalances_after() {
+            self.balanced = received;
+            self.connection.set_target_window_size(self.options.window(self.link.hub.held()));
+        }
         if let Some(window) = self.window
             && self.connection.set_initial_window_size(window).is_ok()
         {
@@ -137,19 +144,22 @@ impl Driver {
             return false;
         }
         let (probed, now) = (self.link.probed(), Instant::now());
-        let by = match self.keepalive.filter(|_| self.next_keepalive().is_some_and(|next| next <= now)) {
-            Some(keepalive) => Some(probed.unwrap_or(now + keepalive.timeout).min(now + keepalive.timeout)),
-            None if probed.is_some() => probed,
-            None if self.bandwidth.begins(received) => None,
-            None => return false,
-        };
+        let by =
+            match self.options.keepalive.filter(|_| self.next_keepalive().is_some_and(|next| next <= now)) {
+                Some(keepalive) => {
+                    Some(probed.unwrap_or(now + keepalive.timeout).min(now + keepalive.timeout))
+                }
+                None if probed.is_some() => probed,
+                None if self.bandwidth.begins(received) => None,
+                None => return false,
+            };
         self.asked = Some(Asked { received, by });
         self.pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok())
     }
 
     /// When the next ping of the keepalive leaves.
     fn next_keepalive(&self) -> Option<Instant> {
-        let keepalive = self.keepalive?;
+        let keepalive = self.options.keepalive?;
         (keepalive.without_stream || self.link.hub.streams() > 0).then(|| self.seen.1 + keepalive.idle)
     }
 

@@ -41,7 +41,7 @@ pub(super) struct Link {
     /// Our own address.
     pub(super) local_ip: Option<IpAddr>,
     /// The most that its streams may hold.
-    window: usize,
+    most_held: usize,
     /// When the server must have answered that is being asked.
     probe: Cell<Option<Instant>>,
     /// Something has come, or the connection has ended.
@@ -79,7 +79,7 @@ impl Link {
             requests: RefCell::new(Some(requests)),
             hub,
             local_ip,
-            window: usize::try_from(options.connection).unwrap_or(usize::MAX),
+            most_held: usize::try_from(options.most_held()).unwrap_or(usize::MAX),
             probe: Cell::new(Some(deadline)),
             stirred: Notify::new(),
         });
@@ -96,7 +96,7 @@ impl Link {
     pub(super) fn has_room(&self) -> bool {
         let requests = self.requests.borrow();
         let most = requests.as_ref().map_or(0, SendRequest::current_max_send_streams).min(MAX_STREAMS);
-        self.hub.streams() < most && self.hub.held() <= self.window / 2
+        self.hub.streams() < most && self.hub.held() <= self.most_held / 2
     }
 
     /// Whether nothing has come for so long that the path may be gone.

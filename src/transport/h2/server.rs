@@ -34,8 +34,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const MAX_HEAD: u32 = 16 << 10;
 /// The most of a stream's bytes that the library counts as writable.
 const SEND_BUFFER: usize = 128 << 10;
-/// How many windows of a stream make one of a connection.
-const SHARE: u32 = 4;
 
 /// What a server takes, and what it answers.
 pub(in crate::transport) trait Service {
@@ -64,7 +62,7 @@ pub(in crate::transport) async fn serve<C: Carrier + Unpin, S: Service>(
     let mut builder = Builder::new();
     builder
         .initial_window_size(options.first)
-        .initial_connection_window_size(options.connection.min(options.first.saturating_mul(SHARE)))
+        .initial_connection_window_size(options.connection)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD)
         .max_send_buffer_size(SEND_BUFFER);
@@ -80,7 +78,8 @@ pub(in crate::transport) async fn serve<C: Carrier + Unpin, S: Service>(
         bandwidth: Bandwidth::new(options.first, options.most),
         pinged: false,
         window: None,
-        most: options.connection,
+        options,
+        balanced: 0,
         first_by: Some(deadline),
         farewell: None,
         timer: Box::pin(sleep_until(deadline)),
@@ -102,8 +101,9 @@ struct Server<C: Carrier + Unpin> {
     pinged: bool,
     /// A window that the client has not been told yet.
     window: Option<u32>,
-    /// The most that the connection's own window grows to.
-    most: u32,
+    options: Options,
+    /// How much had come when the connection's window was last set.
+    balanced: u64,
     /// When the first stream must have been opened.
     first_by: Option<Instant>,
     /// When our end of a connection that is over must have left.
@@ -150,11 +150,14 @@ impl<C: Carrier + Unpin> Server<C> {
             self.pinged = false;
             self.window = self.bandwidth.measured(received).or(self.window);
         }
+        if received.saturating_sub(self.balanced) >= self.options.rebalances_after() {
+            self.balanced = received;
+            self.connection.set_target_window_size(self.options.window(self.hub.held()));
+        }
         if let Some(window) = self.window
             && self.connection.set_initial_window_size(window).is_ok()
         {
             self.window = None;
-            self.connection.set_target_window_size(self.most.min(window.saturating_mul(SHARE)));
             return true;
         }
         self.pinged = self.pinged
@@ -178,16 +181,18 @@ impl<C: Carrier + Unpin> Server<C> {
         request: Request<RecvStream>,
         mut respond: SendResponse<Chunk>,
     ) -> Option<Box<dyn Carrier>> {
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
         match service.judge(&head) {
             Ok(response) => {
                 // Fails only if the client has reset the stream already.
                 let sender = respond.send_response(response, false).ok()?;
                 self.first_by = None;
                 let sending = Sending::new(sender, self.hub.queued(), true);
+                let mut slot = self.hub.slot();
+                slot.watch(&mut body);
                 let receiving: Receiving<_, NoHead> = Receiving::request(body, S::Framing::default());
                 let carrier: StreamCarrier<S::Framing, NoHead> =
-                    StreamCarrier::new(self.hub.slot(), sending, receiving, self.local_ip);
+                    StreamCarrier::new(slot, sending, receiving, self.local_ip);
                 Some(Box::new(carrier))
             }
             Err(refusal) => {

@@ -239,7 +239,7 @@ async fn a_full_connection_is_left_to_its_stalled_streams() {
         while echoes.made.get() < 2 {
             assert!(stalled.len() < 100, "no other connection was made");
             let mut carrier = client.open(&shard, soon(), &dial).await.expect("open");
-            begin(&mut carrier).await;
+            tokio::time::timeout(Duration::from_secs(5), begin(&mut carrier)).await.expect("not starved");
             let write = async {
                 loop {
                     poll_fn(|cx| carrier.poll_write(cx, &[IoSlice::new(&piece)])).await.expect("open");
@@ -248,7 +248,7 @@ async fn a_full_connection_is_left_to_its_stalled_streams() {
             assert!(tokio::time::timeout(Duration::from_millis(60), write).await.is_err());
             stalled.push(carrier);
         }
-        assert!(stalled.len() >= 8, "{} of them filled half a connection", stalled.len());
+        assert!(stalled.len() > 1, "each on its own");
         let mut last = stalled.pop().expect("one on the new connection");
         assert!(io_read(&mut last, &mut [0; 100]).await.expect("echoed") > 0);
     })
