@@ -5,7 +5,7 @@ use super::behind::Behind;
 use super::connect::check;
 use super::tcp::TcpCarrier;
 use super::tls::TlsServer;
-use super::{Carrier, http_header, httpupgrade, proxy_protocol, ws};
+use super::{Carrier, grpc, h2, http_header, httpupgrade, proxy_protocol, ws};
 use crate::config::{StreamSettings, Transport};
 use crate::engine::Shard;
 use crate::error::Error;
@@ -113,7 +113,7 @@ impl Reception {
         deadline: Instant,
     ) -> Result<Accepted, AcceptError> {
         let late = |_| AcceptError::new("accept", "nothing came of it in time");
-        timeout_at(deadline, self.accept_all(shard, socket, source))
+        timeout_at(deadline, self.accept_all(shard, socket, source, deadline))
             .await
             .unwrap_or_else(|over| Err(late(over)))
     }
@@ -123,7 +123,9 @@ impl Reception {
         shard: &Rc<Shard>,
         socket: TcpStream,
         mut source: SocketAddr,
+        deadline: Instant,
     ) -> Result<Accepted, AcceptError> {
+        let no_http2 = |failure| AcceptError::new("HTTP/2", failure);
         let mut below: Box<dyn Carrier> = Box::new(TcpCarrier::new(socket));
         if self.proxy_protocol {
             let (told, carrier) = read_proxy_header(below).await?;
@@ -143,12 +145,18 @@ impl Reception {
             Transport::HttpUpgrade(settings) => {
                 Clients::One(Box::new(httpupgrade::accept(below, settings).await?))
             }
+            Transport::H2(settings) => {
+                let served = h2::serve(shard, below, settings, deadline).await;
+                Clients::Many(Box::new(served.map_err(no_http2)?))
+            }
+            Transport::Grpc(settings) => {
+                let served = grpc::serve(shard, below, settings, deadline).await;
+                Clients::Many(Box::new(served.map_err(no_http2)?))
+            }
             // Refused when the reception was made.
-            Transport::H2(_)
-            | Transport::Grpc(_)
-            | Transport::Kcp(_)
-            | Transport::Quic(_)
-            | Transport::Unix(_) => return Err(AcceptError::new("accept", "no such transport")),
+            Transport::Kcp(_) | Transport::Quic(_) | Transport::Unix(_) => {
+                return Err(AcceptError::new("accept", "no such transport"));
+            }
         };
         Ok(Accepted { clients, source })
     }

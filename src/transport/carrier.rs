@@ -96,6 +96,10 @@ impl<C: Carrier + ?Sized> Carrier for Box<C> {
         (**self).poll_read_vectored(cx, out)
     }
 
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_write_ready(cx)
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         (**self).poll_write(cx, slices)
     }

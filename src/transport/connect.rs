@@ -5,6 +5,8 @@
 
 use super::Carrier;
 use super::dial::{self, DialError};
+use super::grpc;
+use super::h2;
 use super::http_header;
 use super::httpupgrade;
 use super::protect::Wishes;
@@ -15,7 +17,8 @@ use super::ws;
 use crate::addr::{Host, Target};
 use crate::config::{Outbound, Transport};
 use crate::engine::Shard;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Stage};
+use std::io;
 use std::rc::Rc;
 use tokio::time::Instant;
 
@@ -24,12 +27,22 @@ pub(crate) struct Way {
     addresses: ServerAddresses,
     layers: Rc<Layers>,
     tls: Option<Rc<TlsClient>>,
+    shared: Shared,
 }
 
 /// What all servers of an outbound are reached by.
 struct Layers {
     wishes: Wishes,
     transport: Transport,
+    /// The name that TLS is configured to ask for.
+    tls_name: Option<String>,
+}
+
+/// The connections to one server that its streams share, for the transports that have such.
+enum Shared {
+    Nothing,
+    H2(h2::Client),
+    Grpc(grpc::Client),
 }
 
 /// A connection to a server.
@@ -58,17 +71,34 @@ impl Way {
         let stream = &outbound.stream;
         check(&stream.transport)?;
         let wishes = Wishes { options: stream.sockopt.clone(), from: outbound.send_through };
+        let tls_name = stream.tls.as_ref().and_then(|tls| tls.server_name.clone());
         let tls = stream.tls.as_ref().map(|tls| TlsClient::new(tls, &server.host, alpn(&stream.transport)));
         let tls = tls.transpose()?.map(Rc::new);
-        let layers = Layers { wishes, transport: stream.transport.clone() };
-        Ok(Self { addresses: ServerAddresses::new(server), layers: Rc::new(layers), tls })
+        let layers = Layers { wishes, transport: stream.transport.clone(), tls_name };
+        Ok(Self::to(server, Rc::new(layers), tls))
+    }
+
+    fn to(server: Target, layers: Rc<Layers>, tls: Option<Rc<TlsClient>>) -> Self {
+        let addresses = ServerAddresses::new(server);
+        let mut way = Self { addresses, layers, tls, shared: Shared::Nothing };
+        let secure = way.tls.is_some();
+        way.shared = match &way.layers.transport {
+            Transport::H2(settings) => Shared::H2(h2::Client::new(settings.clone(), secure)),
+            Transport::Grpc(settings) => {
+                let name =
+                    way.layers.tls_name.clone().or_else(|| way.server().host.domain().map(str::to_owned));
+                let authority = name.unwrap_or_else(|| way.authority());
+                Shared::Grpc(grpc::Client::new(settings.clone(), authority, secure))
+            }
+            _ => Shared::Nothing,
+        };
+        way
     }
 
     /// The same way to another port of the same host.
     pub(crate) fn at_port(&self, port: u16) -> Self {
         let server = Target::new(self.server().host.clone(), port);
-        let (layers, tls) = (Rc::clone(&self.layers), self.tls.clone());
-        Self { addresses: ServerAddresses::new(server), layers, tls }
+        Self::to(server, Rc::clone(&self.layers), self.tls.clone())
     }
 
     /// The server as configured.
@@ -91,6 +121,11 @@ impl Way {
     pub(crate) fn network_changed(&self) {
         self.addresses.forget();
         self.tls.iter().for_each(|tls| tls.forget_sessions());
+        match &self.shared {
+            Shared::Nothing => {}
+            Shared::H2(client) => client.network_changed(),
+            Shared::Grpc(client) => client.network_changed(),
+        }
     }
 
     /// Connects to the server, up to where the protocol's first bytes may be written.
@@ -102,6 +137,14 @@ impl Way {
         shard: &Rc<Shard>,
         deadline: Instant,
     ) -> Result<Connected, DialError> {
+        let below = async || self.connect_http2(shard, deadline).await;
+        match &self.shared {
+            Shared::Nothing => {}
+            Shared::H2(client) => return client.open(shard, deadline, &below).await.map(Connected::Layered),
+            Shared::Grpc(client) => {
+                return client.open(shard, deadline, &below).await.map(Connected::Layered);
+            }
+        }
         match &self.layers.transport {
             Transport::Tcp(tcp) => {
                 let (below, _) = self.connect_below(shard, deadline).await?;
@@ -127,6 +170,29 @@ impl Way {
             | Transport::Quic(_)
             | Transport::Unix(_) => Err(DialError::refused(unsupported(&self.layers.transport))),
         }
+    }
+
+    /// Connects what streams of HTTP/2 ride on.
+    ///
+    /// # Errors
+    /// [`DialError`]; with stage `tls` if the server has agreed on something else than HTTP/2.
+    async fn connect_http2(
+        &self,
+        shard: &Rc<Shard>,
+        deadline: Instant,
+    ) -> Result<Box<dyn Carrier>, DialError> {
+        let started = Instant::now();
+        let (below, agreed) = self.connect_below(shard, deadline).await?;
+        match agreed.as_deref() {
+            Some(b"h2") => {}
+            // A server of gRPC alone may have no word for it.
+            None if self.tls.is_none() || matches!(self.shared, Shared::Grpc(_)) => {}
+            _ => {
+                let reason = "the server did not agree on HTTP/2 (ALPN)";
+                return Err(DialError::new(Stage::Tls, io::ErrorKind::ConnectionRefused, started, reason));
+            }
+        }
+        Ok(below.boxed())
     }
 
     /// Connects what the transport rides on, a socket and, where it is wanted, TLS. Returns with it the protocol that TLS
@@ -173,12 +239,12 @@ const fn alpn(transport: &Transport) -> &'static [&'static str] {
 /// Refuses what this version does not have.
 pub(super) fn check(transport: &Transport) -> Result<(), Error> {
     match transport {
-        Transport::Tcp(_) | Transport::Ws(_) | Transport::HttpUpgrade(_) => Ok(()),
-        Transport::H2(_)
+        Transport::Tcp(_)
+        | Transport::Ws(_)
+        | Transport::H2(_)
         | Transport::Grpc(_)
-        | Transport::Kcp(_)
-        | Transport::Quic(_)
-        | Transport::Unix(_) => Err(unsupported(transport)),
+        | Transport::HttpUpgrade(_) => Ok(()),
+        Transport::Kcp(_) | Transport::Quic(_) | Transport::Unix(_) => Err(unsupported(transport)),
     }
 }
 

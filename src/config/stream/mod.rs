@@ -8,7 +8,7 @@ mod packet;
 mod sockopt;
 mod tls;
 
-use super::transport::{StreamSettings, Tcp, Transport, Unix};
+use super::transport::{StreamSettings, Tcp, Tls, Transport, Unix};
 use super::walk::{Node, Object, given};
 use std::path::PathBuf;
 
@@ -95,8 +95,11 @@ pub(super) fn read(node: &Node<'_>, side: Side, global: Option<&Object<'_>>) -> 
         Some(node) => sockopt::read(&node, side),
         None => Some(<_>::default()),
     };
-    let (transport, tls, sockopt) = (transport?, tls?, sockopt?);
+    let (transport, mut tls, sockopt) = (transport?, tls?, sockopt?);
     check_together(&object, &transport, tls.is_some(), side);
+    if let (Transport::H2(_) | Transport::Grpc(_), Some(tls)) = (&transport, &mut tls) {
+        agree_on_http2(tls);
+    }
     Some(StreamSettings { transport, tls: tls.map(Box::new), sockopt })
 }
 
@@ -155,6 +158,13 @@ fn security<'a>(object: &Object<'a>) -> Option<Option<Node<'a>>> {
         }
     }
     (name == Some("tls")).then(|| object.get("tlsSettings"))
+}
+
+/// Puts HTTP/2 among what is agreed on by TLS, as V2Ray does it whatever the config says.
+fn agree_on_http2(tls: &mut Tls) {
+    if let Some(names) = tls.alpn.as_mut().filter(|names| !names.iter().any(|name| name == "h2")) {
+        names.insert(0, "h2".to_owned());
+    }
 }
 
 /// Reports what does not go together.

@@ -16,7 +16,7 @@ const DATA: u8 = 0x0A;
 
 /// Reads messages, in any segmentation.
 #[derive(Debug, Default)]
-pub(super) struct Hunks {
+pub(in crate::transport) struct Hunks {
     state: State,
     /// What is left of the message.
     left: usize,

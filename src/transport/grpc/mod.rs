@@ -10,7 +10,9 @@ mod tests;
 
 use super::Carrier;
 use super::dial::DialError;
-use super::h2::{Failure, Head, KeepAlive, Options, Pool, Service, grpc_status, request_for, serve_with};
+use super::h2::{
+    Failure, Head, KeepAlive, Options, Pool, Server, Service, grpc_status, request_for, serve_with,
+};
 use crate::config;
 use crate::engine::Shard;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE, USER_AGENT};
@@ -32,7 +34,7 @@ const PING_ANSWER: Duration = Duration::from_secs(20);
 const LEAST_IDLE: Duration = Duration::from_secs(10);
 
 /// A client of one server.
-pub(crate) struct Client {
+pub(super) struct Client {
     settings: config::Grpc,
     /// The authority to name if none is configured.
     authority: String,
@@ -42,7 +44,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Of a server with these settings. `authority`: its TLS name, else its address; `secure`: TLS is below.
-    pub(crate) fn new(settings: config::Grpc, authority: impl Into<String>, secure: bool) -> Self {
+    pub(super) fn new(settings: config::Grpc, authority: impl Into<String>, secure: bool) -> Self {
         Self { settings, authority: authority.into(), secure, pool: Pool::default() }
     }
 
@@ -51,7 +53,7 @@ impl Client {
     ///
     /// # Errors
     /// [`DialError`] of `dial`, or with stage `upgrade`.
-    pub(crate) async fn open(
+    pub(super) async fn open(
         &self,
         shard: &Rc<Shard>,
         deadline: Instant,
@@ -64,7 +66,7 @@ impl Client {
     }
 
     /// The network has changed: new calls ride on new connections, and those without calls are closed.
-    pub(crate) fn network_changed(&self) {
+    pub(super) fn network_changed(&self) {
         self.pool.retire();
     }
 
@@ -91,20 +93,17 @@ impl Client {
     }
 }
 
-/// Serves one connection of clients to its end. Every call becomes a carrier and goes to `accept`; the first one must come
-/// by `deadline`.
+/// Takes a connection of clients, each of whose calls becomes a carrier; the first one must come by `deadline`.
 ///
 /// # Errors
-/// [`Failure`] if it did not end properly.
-pub(crate) async fn serve<C: Carrier + Unpin>(
+/// [`Failure`] if it speaks something else, or nothing by then.
+pub(super) async fn serve<C: Carrier + Unpin>(
     shard: &Rc<Shard>,
     carrier: C,
     settings: &config::Grpc,
     deadline: Instant,
-    accept: impl FnMut(Box<dyn Carrier>),
-) -> Result<(), Failure> {
-    let gun = Gun(ServiceName::new(&settings.service));
-    serve_with(shard, carrier, &gun, deadline, accept).await
+) -> Result<Server<C, Gun>, Failure> {
+    serve_with(shard, carrier, Gun(ServiceName::new(&settings.service)), deadline).await
 }
 
 /// What a client expects of an answer.
@@ -128,7 +127,7 @@ impl Head for Call {
 }
 
 /// What a server takes: calls of its service. What else a request says does not matter.
-struct Gun(ServiceName);
+pub(super) struct Gun(ServiceName);
 
 impl Service for Gun {
     type Framing = Hunks;

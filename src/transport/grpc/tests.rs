@@ -6,7 +6,7 @@ use crate::engine::Shard;
 use crate::error::{ErrorKind, Stage};
 use crate::transport::Carrier;
 use crate::transport::dial::DialError;
-use crate::transport::h2::tests::{Duplex, duplex, echo, failed_read, io, on_shard, soon};
+use crate::transport::h2::tests::{Duplex, duplex, echo, failed_read, io, on_shard, soon, to_end};
 use crate::transport::io::CarrierIo;
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -29,7 +29,7 @@ fn connect(shard: &Rc<Shard>, settings: &Grpc) -> Duplex {
     let (serving, settings) = (Rc::clone(shard), settings.clone());
     shard.spawn(async move {
         let accept = |carrier| drop(tokio::task::spawn_local(echo(carrier)));
-        let _ = serve(&serving, theirs, &settings, soon(), accept).await;
+        let _ = to_end(serve(&serving, theirs, &settings, soon()).await, accept).await;
     });
     ours
 }
@@ -249,7 +249,8 @@ async fn the_keepalive_finds_a_server_that_has_gone() {
         shard.spawn(async move {
             let accept = |carrier| drop(tokio::task::spawn_local(echo(carrier)));
             let deadline = soon();
-            let mut served = Box::pin(serve(&serving, theirs, &settings, deadline, accept));
+            let serves = async { to_end(serve(&serving, theirs, &settings, deadline).await, accept).await };
+            let mut served = Box::pin(serves);
             std::future::poll_fn(|cx| {
                 if stops.get() { std::task::Poll::Pending } else { served.as_mut().poll(cx) }
             })

@@ -36,7 +36,7 @@ pub(in crate::transport) trait Framing {
 
 /// Payload as it is.
 #[derive(Debug, Default)]
-pub(super) struct Bare;
+pub(in crate::transport) struct Bare;
 
 impl Framing for Bare {
     const TRAILERS: bool = false;

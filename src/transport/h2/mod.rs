@@ -1,7 +1,7 @@
 //! HTTP/2 as a transport: one stream of an HTTP/2 connection is one carrier, many share the connection.
 //!
-//! At a client a [`Pool`] holds the connections to one server ([`link`], driven by [`driver`]); at a server [`serve`] hands
-//! on every stream of a connection. Both make [`carrier::StreamCarrier`]s of streams; how payload lies in them is a
+//! At a client a [`Pool`] holds the connections to one server ([`link`], driven by [`driver`]); at a server [`serve`] makes
+//! a [`Server`] of a connection, which hands on its streams. Both make [`carrier::StreamCarrier`]s of streams; how payload lies in them is a
 //! [`Framing`]: bare here, in messages for gRPC. Windows begin small and grow with the link ([`window`]); what nobody
 //! reads keeps its stream's window closed, and what waits to be written is bounded for each connection ([`chunk`]).
 //!
@@ -24,12 +24,12 @@ pub(super) mod tests;
 mod window;
 mod wire;
 
-pub(crate) use failure::Failure;
+pub(super) use failure::Failure;
 pub(super) use framing::{Framing, Step};
 pub(super) use options::{KeepAlive, Options};
 pub(super) use pool::Pool;
 pub(super) use receiving::{Head, grpc_status};
-pub(super) use server::{Service, serve as serve_with};
+pub(super) use server::{Server, Service, serve as serve_with};
 
 use super::Carrier;
 use super::dial::DialError;
@@ -46,7 +46,7 @@ use tokio::time::Instant;
 const DEFAULT_HOST: &str = "www.example.com";
 
 /// A client of one server.
-pub(crate) struct Client {
+pub(super) struct Client {
     settings: config::H2,
     secure: bool,
     pool: Pool,
@@ -54,7 +54,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Of a server with these settings; `secure`: TLS is below.
-    pub(crate) fn new(settings: config::H2, secure: bool) -> Self {
+    pub(super) fn new(settings: config::H2, secure: bool) -> Self {
         Self { settings, secure, pool: Pool::default() }
     }
 
@@ -64,7 +64,7 @@ impl Client {
     ///
     /// # Errors
     /// [`DialError`] of `dial`, or with stage `upgrade`.
-    pub(crate) async fn open(
+    pub(super) async fn open(
         &self,
         shard: &Rc<Shard>,
         deadline: Instant,
@@ -80,23 +80,22 @@ impl Client {
     }
 
     /// The network has changed: new streams ride on new connections, and those without streams are closed.
-    pub(crate) fn network_changed(&self) {
+    pub(super) fn network_changed(&self) {
         self.pool.retire();
     }
 }
 
-/// Serves one connection of clients to its end, see [`serve_with`].
+/// Takes a connection of clients, see [`serve_with`].
 ///
 /// # Errors
-/// [`Failure`] if it did not end properly.
-pub(crate) async fn serve<C: Carrier + Unpin>(
+/// [`Failure`].
+pub(super) async fn serve<C: Carrier + Unpin>(
     shard: &Rc<Shard>,
     carrier: C,
     settings: &config::H2,
     deadline: Instant,
-    accept: impl FnMut(Box<dyn Carrier>),
-) -> Result<(), Failure> {
-    serve_with(shard, carrier, &Site(settings), deadline, accept).await
+) -> Result<Server<C, Site>, Failure> {
+    serve_with(shard, carrier, Site(settings.clone()), deadline).await
 }
 
 /// A request for a URI that was put together of configured parts.
@@ -165,9 +164,9 @@ impl Head for Ok200 {
 }
 
 /// What a server takes: its hosts, and what is below its path.
-struct Site<'a>(&'a config::H2);
+pub(super) struct Site(config::H2);
 
-impl Service for Site<'_> {
+impl Service for Site {
     type Framing = Bare;
 
     fn judge(&self, request: &Parts) -> Result<Response<()>, Response<()>> {

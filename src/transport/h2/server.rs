@@ -12,15 +12,16 @@ use super::window::Bandwidth;
 use super::wire::Wire;
 use crate::engine::Shard;
 use crate::transport::Carrier;
+use crate::transport::accept::Arrivals;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::request::Parts;
 use http::{Request, Response};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
@@ -44,18 +45,16 @@ pub(in crate::transport) trait Service {
     fn judge(&self, request: &Parts) -> Result<Response<()>, Response<()>>;
 }
 
-/// Serves one connection to its end. Every stream that `service` takes goes to `accept` as a carrier. The client must have
-/// opened the first one by `deadline`.
+/// Takes a connection of a client's, whose streams then come one by one. The first one must come by `deadline`.
 ///
 /// # Errors
-/// [`Failure`] if the connection did not end properly.
+/// [`Failure`] if it speaks something else than HTTP/2, or nothing by then.
 pub(in crate::transport) async fn serve<C: Carrier + Unpin, S: Service>(
     shard: &Rc<Shard>,
     carrier: C,
-    service: &S,
+    service: S,
     deadline: Instant,
-    mut accept: impl FnMut(Box<dyn Carrier>),
-) -> Result<(), Failure> {
+) -> Result<Server<C, S>, Failure> {
     let options = Options::new(&shard.pool, 0, None);
     let (hub, local_ip) = (Hub::new(&shard.clock), carrier.local_ip());
     let wire = Wire::new(carrier, Rc::clone(&hub.pulse), false);
@@ -70,9 +69,10 @@ pub(in crate::transport) async fn serve<C: Carrier + Unpin, S: Service>(
         .await
         .map_err(|_| Failure::Silent)?
         .map_err(Failure::from)?;
-    let mut server = Server {
+    Ok(Server {
         pings: connection.ping_pong(),
         connection,
+        service,
         hub,
         local_ip,
         bandwidth: Bandwidth::new(options.first, options.most),
@@ -83,17 +83,13 @@ pub(in crate::transport) async fn serve<C: Carrier + Unpin, S: Service>(
         first_by: Some(deadline),
         farewell: None,
         timer: Box::pin(sleep_until(deadline)),
-    };
-    while let Some((request, respond)) = poll_fn(|cx| server.poll_request(cx)).await? {
-        if let Some(carrier) = server.take(service, request, respond) {
-            accept(carrier);
-        }
-    }
-    Ok(())
+    })
 }
 
-struct Server<C: Carrier + Unpin> {
+/// A client's connection. It lives while this is asked for streams.
+pub(in crate::transport) struct Server<C: Carrier + Unpin, S> {
     connection: Connection<Wire<C>, Chunk>,
+    service: S,
     pings: Option<PingPong>,
     hub: Rc<Hub>,
     local_ip: Option<IpAddr>,
@@ -113,7 +109,25 @@ struct Server<C: Carrier + Unpin> {
 
 type Asked = (Request<RecvStream>, SendResponse<Chunk>);
 
-impl<C: Carrier + Unpin> Server<C> {
+impl<C: Carrier + Unpin, S: Service> Server<C, S> {
+    /// The next stream that the service takes; `None` at the connection's end.
+    ///
+    /// # Errors
+    /// [`Failure`] if that is no proper end.
+    pub(super) fn poll_stream(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Box<dyn Carrier>>, Failure>> {
+        loop {
+            let Some((request, respond)) = ready!(self.poll_request(cx))? else {
+                return Poll::Ready(Ok(None));
+            };
+            if let Some(carrier) = self.take(request, respond) {
+                return Poll::Ready(Ok(Some(carrier)));
+            }
+        }
+    }
+
     /// The next stream; `None` at the connection's end.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Asked>, Failure>> {
         self.hub.driven_by(cx);
@@ -175,14 +189,13 @@ impl<C: Carrier + Unpin> Server<C> {
     }
 
     /// Answers a request; a stream that is taken becomes a carrier.
-    fn take<S: Service>(
+    fn take(
         &mut self,
-        service: &S,
         request: Request<RecvStream>,
         mut respond: SendResponse<Chunk>,
     ) -> Option<Box<dyn Carrier>> {
         let (head, mut body) = request.into_parts();
-        match service.judge(&head) {
+        match self.service.judge(&head) {
             Ok(response) => {
                 // Fails only if the client has reset the stream already.
                 let sender = respond.send_response(response, false).ok()?;
@@ -201,5 +214,12 @@ impl<C: Carrier + Unpin> Server<C> {
                 None
             }
         }
+    }
+}
+
+impl<C: Carrier + Unpin, S: Service> Arrivals for Server<C, S> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<dyn Carrier>>> {
+        // However it ends, the streams on it are told.
+        self.poll_stream(cx).map(|next| next.ok().flatten())
     }
 }

@@ -3,7 +3,7 @@
 mod faults;
 mod links;
 
-use super::{Client, serve};
+use super::{Client, Failure, Server, Service, serve};
 use crate::config::H2;
 use crate::engine::Shard;
 use crate::transport::dial::DialError;
@@ -107,6 +107,18 @@ fn settings() -> H2 {
     H2 { hosts: vec!["a.example".into(), "b.example".into()], path: "/ray".into(), ..H2::default() }
 }
 
+/// Takes the streams of a connection until it ends.
+pub(in crate::transport) async fn to_end<C: Carrier + Unpin, S: Service>(
+    served: Result<Server<C, S>, Failure>,
+    mut accept: impl FnMut(Box<dyn Carrier>),
+) -> Result<(), Failure> {
+    let mut server = served?;
+    while let Some(carrier) = poll_fn(|cx| server.poll_stream(cx)).await? {
+        accept(carrier);
+    }
+    Ok(())
+}
+
 /// Echoes everything on a stream, then ends it.
 pub(in crate::transport) async fn echo(carrier: Box<dyn Carrier>) {
     let mut stream = io(carrier);
@@ -143,7 +155,7 @@ impl Echoes {
         let (shard, settings) = (Rc::clone(&self.shard), self.settings.clone());
         let serving = self.shard.spawn(async move {
             let accept = |carrier| drop(tokio::task::spawn_local(echo(carrier)));
-            let _ = serve(&shard, theirs, &settings, soon(), accept).await;
+            let _ = to_end(serve(&shard, theirs, &settings, soon()).await, accept).await;
         });
         self.ends.borrow_mut().push(serving);
         Ok(Box::new(ours))
@@ -232,7 +244,7 @@ async fn an_abort_is_a_reset_at_the_other_end() {
         let serving = Rc::clone(&shard);
         shard.spawn(async move {
             let accept = |carrier| drop(sender.send(carrier));
-            let _ = serve(&serving, theirs, &settings(), soon(), accept).await;
+            let _ = to_end(serve(&serving, theirs, &settings(), soon()).await, accept).await;
         });
         poll_fn(|cx| carrier.poll_write(cx, &[IoSlice::new(b"half")])).await.expect("written");
         let mut theirs = accepted.recv().await.expect("accepted");

@@ -263,7 +263,8 @@ async fn a_server_waits_for_a_first_stream_until_its_deadline() {
             ours.stream.write_all(opening).await.expect("written");
             let started = Instant::now();
             let (settings, deadline) = (settings(), started + Duration::from_secs(4));
-            let served = serve(&shard, theirs, &settings, deadline, |_| panic!("no stream was opened")).await;
+            let served = serve(&shard, theirs, &settings, deadline).await;
+            let served = to_end(served, |_| panic!("no stream was opened")).await;
             assert!(served.is_err());
             assert!((4..=6).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
         }
@@ -279,7 +280,8 @@ async fn a_server_ends_a_connection_of_garbage_at_once() {
             let (mut ours, theirs) = duplex();
             ours.stream.write_all(garbage).await.expect("written");
             ours.stream.write_all(&[0; 30]).await.expect("written");
-            let served = serve(&shard, theirs, &settings(), soon(), |_| panic!("no stream was opened")).await;
+            let served = serve(&shard, theirs, &settings(), soon()).await;
+            let served = to_end(served, |_| panic!("no stream was opened")).await;
             assert!(matches!(served, Err(Failure::Protocol(_) | Failure::Io(_))), "{served:?}");
         }
     })
