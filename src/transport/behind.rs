@@ -66,6 +66,10 @@ impl<C: Carrier> Carrier for Behind<C> {
         Poll::Ready(Ok(n))
     }
 
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.carrier.poll_write_ready(cx)
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.carrier.poll_write(cx, slices)
     }

@@ -160,6 +160,10 @@ impl<C: Carrier> Carrier for Disguised<C> {
         self.carrier.poll_read_vectored(cx, out)
     }
 
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.carrier.poll_write_ready(cx)
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         while !self.outgoing.is_empty() {
             let mut all = [IoSlice::new(&[]); SHARED + 1];

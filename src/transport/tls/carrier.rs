@@ -391,6 +391,13 @@ impl<C: Carrier> Carrier for TlsCarrier<C> {
         }
     }
 
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.held {
+            ready!(self.poll_unsent(cx))?;
+        }
+        self.below.poll_write_ready(cx)
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if !self.held {
             ready!(self.poll_unsent(cx))?;

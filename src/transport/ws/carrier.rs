@@ -200,6 +200,11 @@ impl<C: Carrier> Carrier for WsCarrier<C> {
         Poll::Ready(Ok(0))
     }
 
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_control(cx))?;
+        self.carrier.poll_write_ready(cx)
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         ready!(self.poll_control(cx))?;
         if let Some(heartbeat) = &mut self.heartbeat {

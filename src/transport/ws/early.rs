@@ -150,6 +150,13 @@ impl<C: Carrier> Carrier for Delayed<C> {
         ready!(self.poll_readable(cx))?.poll_read(cx, out)
     }
 
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(self.poll_open(cx))? {
+            Some(carrier) => carrier.poll_write_ready(cx),
+            None => self.below().map_or(Poll::Ready(Ok(())), |below| below.poll_write_ready(cx)),
+        }
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match ready!(self.poll_open(cx))? {
             Some(carrier) => carrier.poll_write(cx, slices),
