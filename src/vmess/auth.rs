@@ -5,8 +5,8 @@
 
 use super::id::CmdKey;
 use super::kdf;
+use aes::Aes128;
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
-use aes::{Aes128, Aes128Dec};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -23,7 +23,7 @@ pub struct AuthCipher(Aes128);
 impl AuthCipher {
     /// Derives the cipher from the user's command key.
     pub fn new(cmd_key: &CmdKey) -> Self {
-        Self(Aes128::new((&*auth_key(cmd_key)).into()))
+        Self(Aes128::new((&*key(cmd_key)).into()))
     }
 
     /// Makes an auth id. `unix_secs` is UTC now, `random` four fresh random bytes.
@@ -54,39 +54,16 @@ impl fmt::Debug for AuthCipher {
     }
 }
 
-/// The half of an [`AuthCipher`] that reads: 176 bytes where the CPU has AES instructions.
-#[derive(Clone)]
-pub(crate) struct AuthOpener(Aes128Dec);
-
-impl AuthOpener {
-    /// Derives the cipher from the user's command key.
-    pub(crate) fn new(cmd_key: &CmdKey) -> Self {
-        Self(Aes128Dec::new((&*auth_key(cmd_key)).into()))
-    }
-
-    /// Reads an auth id: the client's unix seconds if this user made it and they are `acceptable`.
-    ///
-    /// The time is judged before the checksum, since that is one comparison and turns away whoever else's auth
-    /// id it is.
-    pub(crate) fn open_within(&self, auth_id: &AuthId, acceptable: impl Fn(i64) -> bool) -> Option<i64> {
-        let mut block = *auth_id;
-        self.0.decrypt_block((&mut block).into());
-        read(&block, acceptable)
-    }
-}
-
-impl fmt::Debug for AuthOpener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AuthOpener(..)")
-    }
-}
-
-fn auth_key(cmd_key: &CmdKey) -> Zeroizing<[u8; 16]> {
+/// The key that a user's auth ids are sealed with.
+pub(super) fn key(cmd_key: &CmdKey) -> Zeroizing<[u8; 16]> {
     Zeroizing::new(kdf::prefix(kdf::derive(cmd_key.as_bytes(), kdf::AUTH_ID)))
 }
 
 /// The unix seconds in a deciphered auth id, if they are acceptable and the checksum fits.
-fn read(block: &[u8; 16], acceptable: impl Fn(i64) -> bool) -> Option<i64> {
+///
+/// The time is judged before the checksum, since that is one comparison and turns away whoever else's auth id it
+/// is.
+pub(super) fn read(block: &[u8; 16], acceptable: impl Fn(i64) -> bool) -> Option<i64> {
     let (body, checksum) = block.split_last_chunk::<4>()?;
     let (secs, _) = body.split_first_chunk::<8>()?;
     let secs = i64::from_be_bytes(*secs);

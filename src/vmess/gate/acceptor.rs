@@ -87,7 +87,7 @@ enum State {
     Ended(Refusal),
 }
 
-/// A claim that will be refused, and how many keys were tried for it.
+/// A claim that will be refused, and how many times keys were tried for it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refused {
     pub(super) refusal: Refusal,

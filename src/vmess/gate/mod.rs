@@ -12,6 +12,7 @@
 
 pub mod acceptor;
 mod clock;
+mod keyring;
 mod replay;
 mod sessions;
 mod tags;
@@ -95,7 +96,7 @@ impl Roster {
 
     /// Does what a look-up left out that found its user after `tried` keys, for the time that it takes.
     fn spend_rest(&self, auth_id: &AuthId, tried: usize, now: i64) {
-        self.users.try_rest(auth_id, tried);
+        self.users.try_rest(auth_id, tried, now);
         black_box(self.tags.as_ref().and_then(|tags| tags.find(auth_id, now)));
     }
 }
@@ -178,7 +179,7 @@ impl Gate {
     /// Whose auth id this is, if it may be used now.
     fn find(&self, roster: &Roster, auth_id: &AuthId, now: i64) -> Result<Found, Refused> {
         let Some(found) = roster.users.find(auth_id, now, self.hint.load(Ordering::Relaxed)) else {
-            return Err(Refused { refusal: Refusal::default(), tried: roster.users.len() + 1 });
+            return Err(Refused { refusal: Refusal::default(), tried: roster.users.tries() });
         };
         match self.judge_time(found.sent, 0, now) {
             Ok(()) => {

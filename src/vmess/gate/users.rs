@@ -1,12 +1,12 @@
 //! The users, and finding the one who made an auth id.
 
+use super::keyring::{Keyring, LANES, Maker, RoundKeys};
 use super::tags::SECONDS;
 use crate::vmess::Id;
-use crate::vmess::auth::{AuthId, AuthOpener, within_tolerance};
+use crate::vmess::auth::AuthId;
 use crate::vmess::id::CmdKey;
 use std::collections::HashMap;
 use std::fmt;
-use std::hint::black_box;
 use std::sync::Arc;
 
 /// A user as the config or the interface gives it.
@@ -36,17 +36,16 @@ pub struct TooManyTags {
 
 /// All users of one gate: an immutable snapshot, swapped whole when users come or go.
 ///
-/// A user takes 176 bytes of round keys, 16 of command key and 56 for [`User`], plus the e-mail's text. The
-/// round keys lie in one piece, in the order of the users: a stranger costs one pass over them.
+/// A user takes 176 bytes of round keys, 16 of command key and 56 for [`User`], plus the e-mail's text.
 #[derive(Default)]
 pub struct Users {
     users: Box<[User]>,
     cmd_keys: Box<[CmdKey]>,
-    openers: Box<[AuthOpener]>,
+    keyring: Keyring,
 }
 
 /// What a user costs, of the 250 bytes that the documentation says.
-const _: () = assert!(size_of::<AuthOpener>() + size_of::<CmdKey>() + size_of::<User>() <= 250);
+const _: () = assert!(176 + size_of::<CmdKey>() + size_of::<User>() <= 250);
 
 impl Users {
     /// Prepares the keys of `users`: some 2 µs each. Users may share an id; the first one is found then.
@@ -58,20 +57,24 @@ impl Users {
     pub fn after(users: Vec<User>, before: &Self) -> Self {
         let known: HashMap<&Id, usize> =
             before.users.iter().enumerate().map(|(index, user)| (&user.id, index)).collect();
-        let keys = users.iter().map(|user| {
+        // Room for all at once: what grows leaves copies of keys behind.
+        let mut cmd_keys = Vec::with_capacity(users.len());
+        let mut keyring = Keyring::with_capacity(users.len());
+        for user in &users {
             let known = known.get(&user.id).and_then(|&index| before.keys(index));
-            known.unwrap_or_else(|| {
+            let (cmd_key, round_keys) = known.unwrap_or_else(|| {
                 let cmd_key = user.id.cmd_key();
-                let opener = AuthOpener::new(&cmd_key);
-                (cmd_key, opener)
-            })
-        });
-        let (cmd_keys, openers): (Vec<_>, Vec<_>) = keys.unzip();
-        Self { users: users.into(), cmd_keys: cmd_keys.into(), openers: openers.into() }
+                let round_keys = RoundKeys::new(&cmd_key);
+                (cmd_key, round_keys)
+            });
+            cmd_keys.push(cmd_key);
+            keyring.push(&round_keys);
+        }
+        Self { users: users.into(), cmd_keys: cmd_keys.into(), keyring }
     }
 
-    fn keys(&self, index: usize) -> Option<(CmdKey, AuthOpener)> {
-        Some((self.cmd_keys.get(index)?.clone(), self.openers.get(index)?.clone()))
+    fn keys(&self, index: usize) -> Option<(CmdKey, RoundKeys)> {
+        Some((self.cmd_keys.get(index)?.clone(), self.keyring.get(index)?))
     }
 
     /// The user at `index`.
@@ -117,24 +120,28 @@ impl Users {
         self.users.iter().position(|user| user.id == *id)
     }
 
-    /// Finds the user who made `auth_id` at a time that is acceptable `now`, trying the one at `hint` first.
+    /// Finds the user who made `auth_id` at a time that is acceptable `now`, trying the one at `hint` first,
+    /// together with the few whose keys are tried at once.
     ///
-    /// Whoever made it too early or too late is not found. A miss tries every key, and the one at `hint`
-    /// twice, whatever `auth_id` is.
+    /// Whoever made it too early or too late is not found. A miss tries every key, and those of the hint twice,
+    /// whatever `auth_id` is.
     pub(super) fn find(&self, auth_id: &AuthId, now: i64, hint: usize) -> Option<Found> {
-        let made = |opener: &AuthOpener| opener.open_within(auth_id, |sent| within_tolerance(sent, now));
-        if let Some(sent) = self.openers.get(hint).and_then(made) {
-            return Some(Found { index: hint, sent, tried: 1 });
-        }
-        let mut all = self.openers.iter().enumerate();
-        all.find_map(|(index, opener)| Some(Found { index, sent: made(opener)?, tried: index + 2 }))
+        let found = |group, tried| {
+            let Maker { index, sent } = self.keyring.find_in(group, auth_id, now)?;
+            Some(Found { index, sent, tried })
+        };
+        found(hint / LANES, 1)
+            .or_else(|| (0..self.keyring.groups()).find_map(|group| found(group, group + 2)))
     }
 
-    /// Tries as many keys as [`Users::find`] left out after `tried` of them, for the time that it takes.
-    pub(super) fn try_rest(&self, auth_id: &AuthId, tried: usize) {
-        for opener in self.openers.iter().skip(tried.saturating_sub(1)) {
-            black_box(opener.open_within(auth_id, |_| false));
-        }
+    /// How many times a miss of [`Users::find`] tries.
+    pub(super) const fn tries(&self) -> usize {
+        self.keyring.groups() + 1
+    }
+
+    /// Tries as often as [`Users::find`] left out after `tried` times, for the time that it takes.
+    pub(super) fn try_rest(&self, auth_id: &AuthId, tried: usize, now: i64) {
+        self.keyring.feign(tried.saturating_sub(1), auth_id, now);
     }
 }
 
@@ -160,7 +167,7 @@ pub(super) struct Found {
     pub(super) index: usize,
     /// When, by the user's clock, in unix seconds.
     pub(super) sent: i64,
-    /// How many keys were tried, the one of the hint included.
+    /// How many times keys were tried, that of the hint included.
     pub(super) tried: usize,
 }
 
@@ -196,7 +203,8 @@ mod tests {
             for hint in 0..25 {
                 let found = users.find(&auth_id, NOW, hint).expect("a user's");
                 assert_eq!((found.index, found.sent), (index, NOW), "hint {hint}");
-                assert_eq!(found.tried, if hint == index { 1 } else { index + 2 });
+                let group = index / LANES;
+                assert_eq!(found.tried, if hint / LANES == group { 1 } else { group + 2 });
             }
             assert_eq!(users.find(&auth_id, NOW + 120, 0).map(|found| found.index), Some(index));
             assert_eq!(users.find(&auth_id, NOW - 120, 0).map(|found| found.index), Some(index));
