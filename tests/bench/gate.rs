@@ -1,9 +1,10 @@
 //! What the gate of a server costs, beside the bare ciphers that it is made of, in the same run.
 //!
-//! `stranger` is a whole header of noise, from the first byte to the refusal; `bare` decrypts one AES block
-//! under as many keys as there are users. `legacy` is the same noise at a server with next to no legacy
-//! signatures and with as many as the default limit takes. `accept` is a user's header, and what the user's
-//! place among the others costs. `advance` is a second of a full table.
+//! `stranger` is a whole header of noise, from the first byte to the refusal, and `stranger-to-one` what of that
+//! does not depend on how many users there are. `bare` decrypts one AES block under as many keys as there are
+//! users, by the cipher that the gate uses, and `instructions` by those of the CPU alone. `legacy` is the same
+//! noise at a server with next to no legacy signatures and with as many as the default limit takes. `accept` is a
+//! user's header, and what the user's place among the others costs. `advance` is a second of a full table.
 #![allow(clippy::print_stdout, reason = "a benchmark's output is its purpose")]
 
 use aes::Aes128Dec;
@@ -39,24 +40,75 @@ fn gate(users: u32, alter_id: u16) -> Gate {
 }
 
 /// One AES block under each of many keys.
-struct Bare(Vec<Aes128Dec>);
+enum Bare {
+    #[cfg(target_arch = "x86_64")]
+    Instructions(Vec<instructions::RoundKeys>),
+    Crate(Vec<Aes128Dec>),
+}
 
 impl Bare {
+    /// By the instructions themselves, if there are any.
+    fn instructions(keys: u32) -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("aes") {
+            return Some(Self::Instructions(instructions::keys(keys)));
+        }
+        let _none_here = keys;
+        None
+    }
+
+    /// By the ciphers of the `aes` crate, one a key.
     fn new(keys: u32) -> Self {
         let key = |n: u32| {
             let mut key = [7; 16];
             key[..4].copy_from_slice(&n.to_be_bytes());
             Aes128Dec::new((&key).into())
         };
-        Self((0..keys).map(key).collect())
+        Self::Crate((0..keys).map(key).collect())
     }
 
     fn decrypt(&self, block: &[u8; 16]) {
-        for cipher in &self.0 {
-            let mut block = *block;
-            cipher.decrypt_block((&mut block).into());
-            black_box(block);
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this variant is made only where the CPU has AES instructions.
+            Self::Instructions(keys) => unsafe { instructions::decrypt(keys, block) },
+            Self::Crate(ciphers) => {
+                for cipher in ciphers {
+                    let mut block = *block;
+                    cipher.decrypt_block((&mut block).into());
+                    black_box(block);
+                }
+            }
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod instructions {
+    use std::arch::x86_64::{
+        __m128i, _mm_aesdec_si128, _mm_aesdeclast_si128, _mm_set_epi64x, _mm_setzero_si128, _mm_xor_si128,
+    };
+    use std::hint::black_box;
+
+    pub(super) type RoundKeys = [__m128i; 11];
+
+    /// Any numbers do for round keys: they all take the same time.
+    pub(super) fn keys(count: u32) -> Vec<RoundKeys> {
+        // SAFETY: SSE2 is a part of x86-64.
+        let key = |n: u32, round: i64| unsafe { _mm_set_epi64x(i64::from(n), round) };
+        (0..count).map(|n| std::array::from_fn(|round| key(n, round as i64))).collect()
+    }
+
+    #[target_feature(enable = "aes")]
+    pub(super) fn decrypt(keys: &[RoundKeys], block: &[u8; 16]) {
+        let half = |at: usize| i64::from_le_bytes(std::array::from_fn(|n| block[at + n]));
+        let (block, mut all) = (_mm_set_epi64x(half(8), half(0)), _mm_setzero_si128());
+        for [first, rounds @ .., last] in keys {
+            let start = _mm_xor_si128(block, *first);
+            let state = rounds.iter().fold(start, |state, key| _mm_aesdec_si128(state, *key));
+            all = _mm_xor_si128(all, _mm_aesdeclast_si128(state, *last));
+        }
+        black_box(all);
     }
 }
 
@@ -107,18 +159,23 @@ fn ratio(mut ours: impl FnMut() -> Duration, mut theirs: impl FnMut() -> Duratio
 fn ratios(_: &mut Criterion) {
     let (entropy, other) = (&mut SeededEntropy::new(1), &mut SeededEntropy::new(2));
     let (many, bare) = (gate(USERS, 0), Bare::new(USERS));
-    let aead = ratio(
-        || {
-            let mut noise = noise(entropy);
-            timed(|| refuse(&many, &mut noise))
-        },
-        || {
-            let mut block = [0; 16];
-            other.fill(&mut block);
-            timed(|| bare.decrypt(&block))
-        },
-    );
-    println!("ratio stranger among {USERS} users / {USERS} bare AES blocks: {aead:.2}");
+    let mut beside = |bare: &Bare| {
+        ratio(
+            || {
+                let mut noise = noise(entropy);
+                timed(|| refuse(&many, &mut noise))
+            },
+            || {
+                let mut block = [0; 16];
+                other.fill(&mut block);
+                timed(|| bare.decrypt(&block))
+            },
+        )
+    };
+    println!("ratio stranger among {USERS} users / {USERS} bare AES blocks: {:.2}", beside(&bare));
+    if let Some(bare) = Bare::instructions(USERS) {
+        println!("ratio stranger among {USERS} users / the AES instructions alone: {:.2}", beside(&bare));
+    }
     let (large, small) = (gate(LEGACY.0, LEGACY.1), gate(LEGACY.0, 1));
     let mut probe = |gate: &Gate| {
         let mut all: Vec<_> = (0..100).map(|_| noise(entropy)).collect();
@@ -146,8 +203,15 @@ fn strangers(criterion: &mut Criterion) {
     let (many, bare) = (gate(USERS, 0), Bare::new(USERS));
     let mut group = criterion.benchmark_group(format!("among-{USERS}"));
     group.bench_function("bare", |bencher| bencher.iter(|| bare.decrypt(black_box(&[3; 16]))));
+    if let Some(bare) = Bare::instructions(USERS) {
+        group.bench_function("instructions", |bencher| bencher.iter(|| bare.decrypt(black_box(&[3; 16]))));
+    }
     group.bench_function("stranger", |bencher| {
         bencher.iter_batched_ref(|| noise(&mut entropy), |noise| refuse(&many, noise), BatchSize::SmallInput);
+    });
+    let one = gate(1, 0);
+    group.bench_function("stranger-to-one", |bencher| {
+        bencher.iter_batched_ref(|| noise(&mut entropy), |noise| refuse(&one, noise), BatchSize::SmallInput);
     });
     group.finish();
     let mut group = criterion.benchmark_group("legacy");
