@@ -22,8 +22,35 @@ pub(super) const LANES: usize = 8;
 /// Round keys of AES-128.
 const ROUND_KEYS: usize = 11;
 
-/// What of an opened auth id is compared first: its first column, mixed.
+/// Four bytes of a block.
 type Column = [u8; 4];
+
+/// An auth id that is looked for.
+pub(super) struct Sought<'a> {
+    auth_id: &'a AuthId,
+    /// When, in unix seconds.
+    now: i64,
+    /// The first columns of what it may open to, mixed.
+    columns: [Column; 2],
+}
+
+impl<'a> Sought<'a> {
+    /// Prepares the search for whoever made `auth_id` at a time that is acceptable `now`.
+    pub(super) fn new(auth_id: &'a AuthId, now: i64) -> Self {
+        Self { auth_id, now, columns: upper_halves(now).map(mixed) }
+    }
+
+    /// The unix seconds in an opened auth id with mixed columns, if they are acceptable and the checksum fits.
+    #[inline]
+    fn judge(&self, block: &Block) -> Option<i64> {
+        if !block.first_chunk().is_some_and(|column| self.columns.contains(column)) {
+            return None;
+        }
+        let mut plain = *block;
+        mix_columns(&mut plain);
+        auth::read(&plain.into(), |sent| within_tolerance(sent, self.now))
+    }
+}
 
 /// The keys of users, in order. 176 bytes each, in one piece: a stranger costs one pass over them. Overwritten when
 /// dropped.
@@ -82,12 +109,12 @@ impl Keyring {
         self.groups.len()
     }
 
-    /// Finds the first user of a group who made `auth_id` at a time that is acceptable `now`.
-    pub(super) fn find_in(&self, group: usize, auth_id: &AuthId, now: i64) -> Option<Maker> {
-        let opened = self.groups.get(group)?.open(auth_id);
-        let columns = upper_halves(now).map(mixed);
+    /// Finds the first user of a group who made the auth id.
+    #[inline]
+    pub(super) fn find_in(&self, group: usize, sought: &Sought<'_>) -> Option<Maker> {
+        let opened = self.groups.get(group)?.open(sought.auth_id);
         let maker = |(lane, block): (usize, &Block)| {
-            let sent = judge(block, columns, now)?;
+            let sent = sought.judge(block)?;
             // Lanes behind the last user hold no key.
             let index = group * LANES + lane;
             (index < self.len).then_some(Maker { index, sent })
@@ -96,9 +123,9 @@ impl Keyring {
     }
 
     /// Does what [`Keyring::find_in`] does for every group from this one on, for the time that it takes.
-    pub(super) fn feign(&self, from: usize, auth_id: &AuthId, now: i64) {
+    pub(super) fn feign(&self, from: usize, sought: &Sought<'_>) {
         (from..self.groups.len()).for_each(|group| {
-            black_box(self.find_in(group, auth_id, now));
+            black_box(self.find_in(group, sought));
         });
     }
 }
@@ -133,17 +160,6 @@ impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyring").field("len", &self.len).finish_non_exhaustive()
     }
-}
-
-/// The unix seconds in an opened auth id with mixed columns, if they are acceptable and the checksum fits.
-#[inline]
-fn judge(block: &Block, columns: [Column; 2], now: i64) -> Option<i64> {
-    if !block.first_chunk().is_some_and(|column| columns.contains(column)) {
-        return None;
-    }
-    let mut plain = *block;
-    mix_columns(&mut plain);
-    auth::read(&plain.into(), |sent| within_tolerance(sent, now))
 }
 
 /// The upper halves of the first and the last time that is acceptable.
@@ -253,7 +269,7 @@ mod tests {
             let auth_id = AuthCipher::new(cmd_key).seal(NOW, [1, 2, 3, 4]);
             for group in 0..4 {
                 let maker = (group == index / LANES).then_some(Maker { index, sent: NOW });
-                assert_eq!(keyring.find_in(group, &auth_id, NOW), maker);
+                assert_eq!(keyring.find_in(group, &Sought::new(&auth_id, NOW)), maker);
             }
         }
     }
@@ -267,9 +283,9 @@ mod tests {
         for (round, keys) in keyring.groups[0].0.iter_mut().zip(&*stranger.0) {
             round[5] = *keys;
         }
-        assert_eq!(keyring.find_in(0, &auth_id, NOW), None);
+        assert_eq!(keyring.find_in(0, &Sought::new(&auth_id, NOW)), None);
         keyring.len = LANES;
-        assert_eq!(keyring.find_in(0, &auth_id, NOW), Some(Maker { index: 5, sent: NOW }));
+        assert_eq!(keyring.find_in(0, &Sought::new(&auth_id, NOW)), Some(Maker { index: 5, sent: NOW }));
     }
 
     /// Also where the upper half of the time changes, and at the ends of what a clock can say.
@@ -284,7 +300,8 @@ mod tests {
             for off in [-121, -120, -61, -60, -1, 0, 1, 60, 61, 120, 121] {
                 let Some(sent) = now.checked_add(off) else { continue };
                 let expected = within_tolerance(sent, now).then_some(Maker { index: 0, sent });
-                assert_eq!(keyring.find_in(0, &cipher.seal(sent, [7; 4]), now), expected, "{now} {off}");
+                let auth_id = cipher.seal(sent, [7; 4]);
+                assert_eq!(keyring.find_in(0, &Sought::new(&auth_id, now)), expected, "{now} {off}");
             }
         }
     }

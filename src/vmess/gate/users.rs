@@ -1,6 +1,6 @@
 //! The users, and finding the one who made an auth id.
 
-use super::keyring::{Keyring, LANES, Maker, RoundKeys};
+use super::keyring::{Keyring, LANES, Maker, RoundKeys, Sought};
 use super::tags::SECONDS;
 use crate::vmess::Id;
 use crate::vmess::auth::AuthId;
@@ -126,8 +126,9 @@ impl Users {
     /// Whoever made it too early or too late is not found. A miss tries every key, and those of the hint twice,
     /// whatever `auth_id` is.
     pub(super) fn find(&self, auth_id: &AuthId, now: i64, hint: usize) -> Option<Found> {
+        let sought = Sought::new(auth_id, now);
         let found = |group, tried| {
-            let Maker { index, sent } = self.keyring.find_in(group, auth_id, now)?;
+            let Maker { index, sent } = self.keyring.find_in(group, &sought)?;
             Some(Found { index, sent, tried })
         };
         found(hint / LANES, 1)
@@ -141,7 +142,7 @@ impl Users {
 
     /// Tries as often as [`Users::find`] left out after `tried` times, for the time that it takes.
     pub(super) fn try_rest(&self, auth_id: &AuthId, tried: usize, now: i64) {
-        self.keyring.feign(tried.saturating_sub(1), auth_id, now);
+        self.keyring.feign(tried.saturating_sub(1), &Sought::new(auth_id, now));
     }
 }
 
