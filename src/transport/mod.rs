@@ -21,6 +21,8 @@ mod http_header;
 mod httpupgrade;
 mod io;
 pub(crate) mod mux;
+#[allow(dead_code, reason = "what writes datagrams comes next")]
+mod packet_header;
 pub(crate) mod packets;
 mod plain;
 pub(crate) mod protect;
