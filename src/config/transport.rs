@@ -58,6 +58,11 @@ impl Transport {
             Self::Unix(_) => "domainsocket",
         }
     }
+
+    /// Whether its datagrams are of UDP's.
+    pub const fn is_over_udp(&self) -> bool {
+        matches!(self, Self::Kcp(_) | Self::Quic(_))
+    }
 }
 
 /// `tcpSettings`.

@@ -2,6 +2,7 @@
 //! all of them before it is committed on any.
 
 use super::inbound::listener::Listening;
+use super::inbound::sockets::{Listener, Waiting};
 use super::inbound::{socks, vmess};
 use super::shard::{Live, Shard};
 use crate::config::{Config, Inbound, InboundProtocol};
@@ -9,10 +10,8 @@ use crate::error::{Error, ErrorKind};
 use crate::transport::Reception;
 use std::collections::BTreeMap;
 use std::io;
-use std::net;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 
 /// An inbound's listening sockets for one shard.
 #[derive(Debug)]
@@ -23,7 +22,7 @@ pub(super) struct Handed {
     pub(super) reception: Option<Arc<Reception>>,
     /// The sockets, which listen, with their names in the instance: those that share an address among the shards have the
     /// same one.
-    pub(super) sockets: Vec<(u64, net::TcpListener)>,
+    pub(super) sockets: Vec<(u64, Listener)>,
 }
 
 /// What a shard is to take up together with all others.
@@ -38,7 +37,7 @@ pub(super) struct Change {
 }
 
 /// An inbound's sockets that can be waited for, by name.
-type Named = Vec<(u64, TcpListener)>;
+type Named = Vec<(u64, Waiting)>;
 
 /// A change of which everything that can fail is done.
 pub(super) struct Prepared {
@@ -56,7 +55,7 @@ impl Change {
         let live = self.config.map(Live::new).transpose()?;
         let opened = self.opened.into_iter().map(|handed| {
             let sockets = handed.sockets.into_iter();
-            let sockets = sockets.map(|(id, socket)| Ok((id, TcpListener::from_std(socket)?)));
+            let sockets = sockets.map(|(id, socket)| Ok((id, socket.register()?)));
             Ok((handed.inbound, handed.reception, sockets.collect::<io::Result<_>>()?))
         });
         let opened = opened.collect::<io::Result<_>>().map_err(|error| {
@@ -97,13 +96,16 @@ fn accept(
     shard: &Rc<Shard>,
     inbound: &Inbound,
     reception: Option<Arc<Reception>>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Waiting>,
 ) -> Vec<Listening> {
     match &inbound.protocol {
         InboundProtocol::Tun(_) => Vec::new(),
         InboundProtocol::Socks(settings) => {
-            let listen = |listener| socks::listen(shard, inbound, settings, listener);
-            listeners.into_iter().map(listen).collect()
+            let listen = |listener| match listener {
+                Waiting::Tcp(listener) => Some(socks::listen(shard, inbound, settings, listener)),
+                Waiting::Udp(_) => None,
+            };
+            listeners.into_iter().filter_map(listen).collect()
         }
         InboundProtocol::Vmess(settings) => {
             let reception = reception.expect("made when its sockets were opened");

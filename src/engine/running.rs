@@ -1,7 +1,7 @@
 //! The inbounds that run, and what a reload does to them.
 
 use super::api::{ReloadReport, TunHandle, TunSettings};
-use super::inbound::sockets;
+use super::inbound::sockets::{self, Kind, Listener};
 use super::inbound::tun::{DEFAULT_MTU, Tun};
 use super::inbound::vmess::dynamic::{self, Door};
 use super::listeners::{Change, Handed, Listeners};
@@ -14,7 +14,7 @@ use crate::config::{
 use crate::error::{Error, ErrorKind};
 use crate::transport::Reception;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,7 @@ struct Bound {
     ids: Vec<u64>,
     /// The same sockets once more, of each address one for each shard: a reload that leaves the place leaves them open,
     /// with the clients that wait there. None where ports change.
-    sockets: Vec<Vec<TcpListener>>,
+    sockets: Vec<Vec<Listener>>,
 }
 
 /// An inbound's sockets that are open and that nobody accepts from yet.
@@ -62,7 +62,7 @@ struct Opened {
     /// What its clients come on, if it is one that says so.
     reception: Option<Arc<Reception>>,
     /// Of each address, with its name: a socket for each shard.
-    addresses: Vec<(u64, Vec<TcpListener>)>,
+    addresses: Vec<(u64, Vec<Listener>)>,
 }
 
 impl Running {
@@ -331,9 +331,9 @@ impl Running {
         Ok(opened)
     }
 
-    fn open_one(&mut self, inbound: &Inbound, address: SocketAddr) -> Result<(u64, Vec<TcpListener>), Error> {
+    fn open_one(&mut self, inbound: &Inbound, address: SocketAddr) -> Result<(u64, Vec<Listener>), Error> {
         let what = format!("the {} inbound [{}]", name(inbound), inbound.tag);
-        let sockets = sockets::open(&what, address, self.shards())?;
+        let sockets = sockets::open(&what, kind(inbound), address, self.shards())?;
         self.last_id += 1;
         Ok((self.last_id, sockets))
     }
@@ -420,13 +420,14 @@ impl Running {
 impl Bound {
     /// Whether an inbound of a new config that replaces this one listens in the very same place.
     fn leaves_sockets_to(&self, added: &Inbound) -> bool {
-        !self.sockets.is_empty() && place(added).is_some_and(|new| place(&self.inbound) == Some(new))
+        let same = || kind(added) == kind(&self.inbound) && place(added) == place(&self.inbound);
+        !self.sockets.is_empty() && place(added).is_some() && same()
     }
 }
 
 /// More descriptors of the same sockets.
-fn copies(sockets: &[TcpListener]) -> io::Result<Vec<TcpListener>> {
-    sockets.iter().map(TcpListener::try_clone).collect()
+fn copies(sockets: &[Listener]) -> io::Result<Vec<Listener>> {
+    sockets.iter().map(Listener::try_clone).collect()
 }
 
 /// What the host needs to set its tun device up; `None` without a tun inbound.
@@ -471,6 +472,9 @@ fn default_tun() -> config::Tun {
 
 /// Whether two inbounds cannot listen at the same time: on one port, an address and all addresses exclude each other.
 fn in_each_others_way(one: &Inbound, other: &Inbound) -> bool {
+    if kind(one) != kind(other) {
+        return false;
+    }
     let (Some(one), Some(other)) = (place(one), place(other)) else { return false };
     let alike = one.ip == other.ip || one.ip.is_unspecified() || other.ip.is_unspecified();
     let meet = one.ports.0.max(1) <= other.ports.1 && other.ports.0.max(1) <= one.ports.1;
@@ -487,6 +491,14 @@ fn place(inbound: &Inbound) -> Option<Listen> {
         // Ports that change come and go by themselves.
         InboundProtocol::Vmess(settings) if settings.allocate.is_some() => None,
         InboundProtocol::Vmess(settings) => Some(settings.listen),
+    }
+}
+
+/// What an inbound's sockets are for.
+const fn kind(inbound: &Inbound) -> Kind {
+    match &inbound.protocol {
+        InboundProtocol::Vmess(settings) if settings.stream.transport.is_over_udp() => Kind::Udp,
+        _ => Kind::Tcp,
     }
 }
 
@@ -523,8 +535,8 @@ fn ids<'a>(bound: impl IntoIterator<Item = &'a Bound>) -> Vec<u64> {
 }
 
 /// What a person calls the addresses of an inbound, which differ in their ports.
-fn range(addresses: &[(u64, Vec<TcpListener>)]) -> String {
-    let address = |at: Option<&(u64, Vec<TcpListener>)>| at?.1.first()?.local_addr().ok();
+fn range(addresses: &[(u64, Vec<Listener>)]) -> String {
+    let address = |at: Option<&(u64, Vec<Listener>)>| at?.1.first()?.local_addr().ok();
     match (address(addresses.first()), address(addresses.last())) {
         (Some(first), Some(last)) if first != last => format!("{first} to {}", last.port()),
         (Some(only), _) => only.to_string(),

@@ -3,7 +3,6 @@
 
 use super::behind::Behind;
 use super::connect::check;
-use super::tcp::TcpCarrier;
 use super::tls::TlsServer;
 use super::{Carrier, grpc, h2, http_header, httpupgrade, proxy_protocol, ws};
 use crate::config::{StreamSettings, Transport};
@@ -17,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long after our end what a refused client still sends is read: a reset would overtake our answer else.
@@ -53,6 +52,12 @@ pub(crate) enum Clients {
 pub(crate) trait Arrivals {
     /// The next one; `None` once the connection is over. What is on the way lives on without this.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<dyn Carrier>>>;
+}
+
+/// Clients that come on a UDP socket. Dropping it closes the socket, and ends what is on the way there.
+pub(crate) trait UdpClients {
+    /// The next one, and where it comes from. Nothing of it is known but that its datagrams are of the transport's form.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<(Box<dyn Carrier>, SocketAddr)>;
 }
 
 /// Why nothing came of a socket. Its client has been answered as the transport does it.
@@ -101,6 +106,13 @@ impl Reception {
         self.proxy_protocol
     }
 
+    /// Takes the clients of a UDP socket; [`Reception::accept`] does the rest.
+    pub(crate) fn listen(&self, _shard: &Rc<Shard>, _socket: UdpSocket) -> Box<dyn UdpClients> {
+        match &self.transport {
+            transport => unreachable!("no inbound listens on UDP for {}", transport.name()),
+        }
+    }
+
     /// Does what comes before the protocol.
     ///
     /// # Errors
@@ -108,12 +120,12 @@ impl Reception {
     pub(crate) async fn accept(
         &self,
         shard: &Rc<Shard>,
-        socket: TcpStream,
+        below: Box<dyn Carrier>,
         source: SocketAddr,
         deadline: Instant,
     ) -> Result<Accepted, AcceptError> {
         let late = |_| AcceptError::new("accept", "nothing came of it in time");
-        timeout_at(deadline, self.accept_all(shard, socket, source, deadline))
+        timeout_at(deadline, self.accept_all(shard, below, source, deadline))
             .await
             .unwrap_or_else(|over| Err(late(over)))
     }
@@ -121,12 +133,11 @@ impl Reception {
     async fn accept_all(
         &self,
         shard: &Rc<Shard>,
-        socket: TcpStream,
+        mut below: Box<dyn Carrier>,
         mut source: SocketAddr,
         deadline: Instant,
     ) -> Result<Accepted, AcceptError> {
         let no_http2 = |failure| AcceptError::new("HTTP/2", failure);
-        let mut below: Box<dyn Carrier> = Box::new(TcpCarrier::new(socket));
         if self.proxy_protocol {
             let (told, carrier) = read_proxy_header(below).await?;
             source = told.unwrap_or(source);

@@ -38,7 +38,7 @@ mod tls;
 mod upgrade;
 mod ws;
 
-pub(crate) use accept::{Accepted, Clients, Reception};
+pub(crate) use accept::{Accepted, Clients, Reception, UdpClients};
 pub(crate) use carrier::Carrier;
 pub(crate) use connect::{Connected, Way};
 pub(crate) use plain::Plain;

@@ -2,8 +2,10 @@
 
 use super::super::Shard;
 use crate::config::LogLevel;
+use crate::transport::{Carrier, UdpClients};
 use rustix::io::Errno;
-use std::future::Future;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,7 +19,35 @@ use tokio::time::{Instant, sleep};
 /// The waits while the system has no descriptor or memory for another connection.
 const EXHAUSTED_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// What a listener does with the connections that it accepts.
+/// A socket that accepts connections.
+pub(super) trait Accept: 'static {
+    /// What a connection is.
+    type Stream: 'static;
+
+    /// Waits for the next connection, and says where it comes from.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>>;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, source) = Self::accept(self).await?;
+        Ok((stream, SocketAddr::new(source.ip().to_canonical(), source.port())))
+    }
+}
+
+/// A UDP socket, of whose clients the transport knows.
+impl Accept for RefCell<Box<dyn UdpClients>> {
+    type Stream = Box<dyn Carrier>;
+
+    async fn accept(&self) -> io::Result<(Box<dyn Carrier>, SocketAddr)> {
+        let (carrier, source) = poll_fn(|cx| self.borrow_mut().poll_next(cx)).await;
+        Ok((carrier, SocketAddr::new(source.ip().to_canonical(), source.port())))
+    }
+}
+
+/// A server that has listeners.
 pub(super) trait Serve: 'static {
     /// The protocol's name, for logs.
     const PROTOCOL: &'static str;
@@ -27,11 +57,14 @@ pub(super) trait Serve: 'static {
 
     /// The inbound's tag.
     fn tag(&self) -> &str;
+}
 
+/// What a server does with the connections of one kind that it accepts.
+pub(super) trait ServeOn<S>: Serve {
     /// Serves a client that was accepted at `accepted`, until its connection is over.
     fn serve(
         self: Rc<Self>,
-        stream: TcpStream,
+        stream: S,
         source: SocketAddr,
         accepted: Instant,
     ) -> impl Future<Output = ()> + 'static;
@@ -58,11 +91,19 @@ impl Drop for Listening {
 }
 
 /// Serves the clients of a listening socket from now on.
-pub(super) fn listen<S: Serve>(server: &Rc<S>, listener: TcpListener) -> Listening {
+pub(super) fn listen<L, S>(server: &Rc<S>, listener: L) -> Listening
+where
+    L: Accept,
+    S: ServeOn<L::Stream>,
+{
     Listening { task: server.shard().spawn(accept(Rc::clone(server), listener)) }
 }
 
-async fn accept<S: Serve>(server: Rc<S>, listener: TcpListener) {
+async fn accept<L, S>(server: Rc<S>, listener: L)
+where
+    L: Accept,
+    S: ServeOn<L::Stream>,
+{
     let slots = Arc::clone(&server.shard().shared.slots);
     let mut wait = EXHAUSTED_WAIT.0;
     loop {
@@ -72,7 +113,6 @@ async fn accept<S: Serve>(server: Rc<S>, listener: TcpListener) {
             Ok((stream, source)) => {
                 wait = EXHAUSTED_WAIT.0;
                 let accepted = Instant::now();
-                let source = SocketAddr::new(source.ip().to_canonical(), source.port());
                 let session = Rc::clone(&server);
                 server.shard().spawn(async move {
                     // Made in here: a future that is moved into another one takes its room twice there.

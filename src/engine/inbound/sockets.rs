@@ -4,16 +4,81 @@ use crate::error::{Error, ErrorKind};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
+use tokio::net;
 
 /// How many connections wait to be accepted at most, if the system allows as many.
 const BACKLOG: i32 = 4096;
 /// Clients that vanish without a word are noticed after about this time.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// How much a socket for datagrams holds each way, if the system allows as much.
+const UDP_BUFFER: usize = 2 << 20;
 
 /// Whether the system deals the clients of an address out among several sockets. Darwin gives them all to one.
 pub(crate) const DEALS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// A socket that listens on an address.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    /// For connections.
+    Tcp(TcpListener),
+    /// For datagrams.
+    Udp(UdpSocket),
+}
+
+/// One that can be waited for.
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    /// As [`Listener::Tcp`].
+    Tcp(net::TcpListener),
+    /// As [`Listener::Udp`].
+    Udp(net::UdpSocket),
+}
+
+impl Listener {
+    /// Another descriptor of the same socket.
+    ///
+    /// # Errors
+    /// The system's, if there is none.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
+            Self::Udp(socket) => Self::Udp(socket.try_clone()?),
+        })
+    }
+
+    /// Has the runtime wait for it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn register(self) -> io::Result<Waiting> {
+        Ok(match self {
+            Self::Tcp(socket) => Waiting::Tcp(net::TcpListener::from_std(socket)?),
+            Self::Udp(socket) => Waiting::Udp(net::UdpSocket::from_std(socket)?),
+        })
+    }
+
+    /// Its address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr(),
+            Self::Udp(socket) => socket.local_addr(),
+        }
+    }
+}
+
+/// What a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
 
 /// Opens `count` listening sockets on an address; on port 0 the first one chooses, and the others take its port. `what`
 /// names the inbound to a person. Nobody else can listen there, not even another instance with several shards.
@@ -21,31 +86,43 @@ pub(crate) const DEALS: bool = cfg!(any(target_os = "linux", target_os = "androi
 /// # Errors
 /// `ResourceLimit` if the address is in use or no descriptor is free, `ConfigInvalid` if it is not ours to listen on; with
 /// a hint. None of the sockets is open then.
-pub(crate) fn open(what: &str, address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, Error> {
-    open_all(address, count).map_err(|error| explain(what, address, &error))
+pub(crate) fn open(
+    what: &str,
+    kind: Kind,
+    address: SocketAddr,
+    count: usize,
+) -> Result<Vec<Listener>, Error> {
+    open_all(kind, address, count).map_err(|error| explain(what, address, &error))
 }
 
-fn open_all(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    let first = bind(address, false)?;
+fn open_all(kind: Kind, address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
+    let first = bind(kind, address, false)?;
     if count > 1 {
         // Only now: bound without it, the address is known to be nobody else's.
         first.set_reuse_port(true)?;
     }
-    let first = listening(first)?;
+    let first = listening(kind, first)?;
     let address = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..count {
-        sockets.push(listening(bind(address, true)?)?);
+        sockets.push(listening(kind, bind(kind, address, true)?)?);
     }
     Ok(sockets)
 }
 
-fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn bind(kind: Kind, address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let (form, protocol) = match kind {
+        Kind::Tcp => (Type::STREAM, Protocol::TCP),
+        Kind::Udp => (Type::DGRAM, Protocol::UDP),
+    };
+    let socket = Socket::new(Domain::for_address(address), form, Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
-    socket.set_reuse_address(true)?;
+    if kind == Kind::Tcp {
+        // With datagrams it would let another program listen there too.
+        socket.set_reuse_address(true)?;
+    }
     if shared {
         socket.set_reuse_port(true)?;
     }
@@ -55,12 +132,18 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 }
 
 /// Lets clients come. What is set on the socket here, its connections inherit.
-fn listening(socket: Socket) -> io::Result<TcpListener> {
+fn listening(kind: Kind, socket: Socket) -> io::Result<Listener> {
+    if kind == Kind::Udp {
+        // What comes in a burst waits there; a system that allows less gives what it allows.
+        let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+        let _ = socket.set_send_buffer_size(UDP_BUFFER);
+        return Ok(Listener::Udp(socket.into()));
+    }
     // Both tune connections that work without them.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(Listener::Tcp(socket.into()))
 }
 
 fn explain(what: &str, address: SocketAddr, error: &io::Error) -> Error {
@@ -95,26 +178,49 @@ mod tests {
 
     #[test]
     fn the_sockets_of_one_inbound_share_a_port_that_nobody_else_can_take() {
-        let sockets = open("a", ANY, 3).expect("a free port");
+        let sockets = open("a", Kind::Tcp, ANY, 3).expect("a free port");
         let address = sockets[0].local_addr().expect("bound");
         assert!(sockets.iter().all(|socket| socket.local_addr().expect("bound") == address));
         for count in [1, 3] {
-            let error = open("b", address, count).expect_err("taken");
+            let error = open("b", Kind::Tcp, address, count).expect_err("taken");
             assert_eq!(error.kind, ErrorKind::ResourceLimit { what: "listening port" });
         }
         drop(sockets);
-        assert_eq!(open("b", address, 3).map(|sockets| sockets.len()), Ok(3));
+        assert_eq!(open("b", Kind::Tcp, address, 3).map(|sockets| sockets.len()), Ok(3));
     }
 
     #[test]
     fn clients_are_dealt_out() {
-        let sockets = open("a", ANY, 2).expect("a free port");
+        let sockets = open("a", Kind::Tcp, ANY, 2).expect("a free port");
         let address = sockets[0].local_addr().expect("bound");
         let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(address).expect("it listens")).collect();
-        let taken = |socket: &TcpListener| std::iter::from_fn(|| socket.accept().ok()).count();
+        let taken = |socket: &Listener| match socket {
+            Listener::Tcp(socket) => std::iter::from_fn(|| socket.accept().ok()).count(),
+            Listener::Udp(_) => 0,
+        };
         let (one, other) = (taken(&sockets[0]), taken(&sockets[1]));
         assert_eq!(one + other, clients.len());
         // One in 2^63 that all of them fall to one socket.
         assert!(!DEALS || (one > 0 && other > 0), "{one} and {other}");
+    }
+
+    #[test]
+    fn datagrams_are_dealt_out_by_where_they_come_from() {
+        let sockets = open("a", Kind::Udp, ANY, 2).expect("a free port");
+        let address = sockets[0].local_addr().expect("bound");
+        for count in [1, 2] {
+            assert!(open("b", Kind::Udp, address, count).is_err(), "it is taken");
+        }
+        let clients: Vec<_> = (0..64).map(|_| UdpSocket::bind(ANY).expect("a port")).collect();
+        for _ in 0..2 {
+            clients.iter().for_each(|client| drop(client.send_to(b"x", address).expect("sent")));
+        }
+        let taken = |socket: &Listener| {
+            let Listener::Udp(socket) = socket else { return Vec::new() };
+            std::iter::from_fn(|| socket.recv_from(&mut [0; 8]).ok()).map(|(_, from)| from).collect()
+        };
+        let (one, other) = (taken(&sockets[0]), taken(&sockets[1]));
+        assert_eq!(one.len() + other.len(), 2 * clients.len());
+        assert!(one.iter().all(|from| !other.contains(from)), "a client stays with a shard");
     }
 }

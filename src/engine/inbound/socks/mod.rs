@@ -10,7 +10,7 @@ mod session;
 mod wire;
 
 use super::super::Shard;
-use super::listener::{self, Listening, Serve};
+use super::listener::{self, Listening, Serve, ServeOn};
 use crate::config::{Inbound, Socks};
 use associate::Associations;
 use handshake::Accounts;
@@ -71,7 +71,9 @@ impl Serve for Server {
     fn tag(&self) -> &str {
         &self.tag
     }
+}
 
+impl ServeOn<TcpStream> for Server {
     fn serve(
         self: Rc<Self>,
         stream: TcpStream,

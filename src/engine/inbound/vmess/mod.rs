@@ -22,10 +22,11 @@ mod xudp;
 
 use super::super::Shard;
 use super::super::gates::SharedGate;
-use super::listener::{self, Listening, Serve};
+use super::listener::{self, Listening, Serve, ServeOn};
+use super::sockets::Waiting;
 use crate::Event;
 use crate::config::{Inbound, VmessInbound};
-use crate::transport::Reception;
+use crate::transport::{Carrier, Reception};
 use crate::vmess::command::SwitchAccount;
 use crate::vmess::gate::Refusal;
 use drain::Drains;
@@ -38,7 +39,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use strangers::Strangers;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// What strangers and headers are read into; all connections of a listener share it.
@@ -54,10 +55,17 @@ pub(crate) fn listen(
     inbound: &Inbound,
     settings: &VmessInbound,
     reception: Arc<Reception>,
-    listeners: impl IntoIterator<Item = TcpListener>,
+    listeners: impl IntoIterator<Item = Waiting>,
 ) -> Vec<Listening> {
     let server = Server::new(shard, inbound, settings, reception);
-    listeners.into_iter().map(|listener| listener::listen(&server, listener)).collect()
+    let listen = |listener| match listener {
+        Waiting::Tcp(listener) => listener::listen(&server, listener),
+        Waiting::Udp(socket) => {
+            let clients = server.reception.listen(shard, socket);
+            listener::listen(&server, RefCell::new(clients))
+        }
+    };
+    listeners.into_iter().map(listen).collect()
 }
 
 /// What the sessions of one inbound on one shard share.
@@ -177,7 +185,9 @@ impl Serve for Server {
     fn tag(&self) -> &str {
         &self.tag
     }
+}
 
+impl ServeOn<TcpStream> for Server {
     fn serve(
         self: Rc<Self>,
         stream: TcpStream,
@@ -185,6 +195,17 @@ impl Serve for Server {
         accepted: Instant,
     ) -> impl Future<Output = ()> + 'static {
         session::arrive(self, stream, source, accepted)
+    }
+}
+
+impl ServeOn<Box<dyn Carrier>> for Server {
+    fn serve(
+        self: Rc<Self>,
+        carrier: Box<dyn Carrier>,
+        source: SocketAddr,
+        accepted: Instant,
+    ) -> impl Future<Output = ()> + 'static {
+        session::receive(self, carrier, source, accepted)
     }
 }
 

@@ -37,21 +37,26 @@ pub(super) fn arrive(
         let seat = take_seat(&server, source);
         Box::pin(serve(server, TcpCarrier::new(socket), source, accepted, seat))
     } else {
-        Box::pin(receive(server, socket, source, accepted))
+        Box::pin(receive(server, Box::new(TcpCarrier::new(socket)), source, accepted))
     }
 }
 
 /// Does what the transport wants, then serves its client or clients.
-async fn receive(server: Rc<Server>, socket: TcpStream, source: SocketAddr, accepted: Instant) {
+pub(super) async fn receive(
+    server: Rc<Server>,
+    mut below: Box<dyn Carrier>,
+    source: SocketAddr,
+    accepted: Instant,
+) {
     // A balancer's connections are its clients', who are not known yet.
     let tells_source = server.reception.tells_source();
     let mut seat = if tells_source { Some(Seat::Free) } else { take_seat(&server, source) };
     if seat.is_none() {
-        return dismiss(&server, &mut TcpCarrier::new(socket)).await;
+        return dismiss(&server, &mut below).await;
     }
     let deadline = accepted + server.patience();
     let stranger = Stranger::enter(&server);
-    let accepting = Box::pin(server.reception.accept(&server.shard, socket, source, deadline));
+    let accepting = Box::pin(server.reception.accept(&server.shard, below, source, deadline));
     let received = tokio::select! {
         biased;
         received = accepting => received,
