@@ -250,7 +250,7 @@ fn check_allocate(node: &Node<'_>) {
 /// Reports tags and listening addresses that are used twice, and a second tun inbound.
 fn check_unique(entries: &[Entry<'_>], top: &Object<'_>) {
     let mut tags = HashSet::new();
-    let mut listens = Listens::default();
+    let (mut listens, mut unixes) = (Listens::default(), HashSet::new());
     let mut tuns = 0;
     for entry in entries {
         let path = |member: &str| format!("{}.{member}", entry.node.path());
@@ -270,6 +270,17 @@ fn check_unique(entries: &[Entry<'_>], top: &Object<'_>) {
             }
             Some(InboundProtocol::Socks(socks)) => {
                 Listen { ip: socks.listen.ip(), ports: (socks.listen.port(), socks.listen.port()) }
+            }
+            Some(InboundProtocol::Vmess(vmess)) if vmess.unix().is_some() => {
+                let unix = vmess.unix().map(|unix| (&unix.path, unix.is_abstract));
+                if !unixes.insert(unix) {
+                    let finding = Diagnostic::error(
+                        path("streamSettings.dsSettings.path"),
+                        "an inbound before listens on the same socket",
+                    );
+                    top.report(finding.hint("give each its own path"));
+                }
+                continue;
             }
             // Ports that are taken at random leave out those that are in use.
             Some(InboundProtocol::Vmess(vmess)) if vmess.allocate.is_none() => vmess.listen,

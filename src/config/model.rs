@@ -1,7 +1,7 @@
 //! Resolved values: what a config means, after defaults, with every reference checked. Values only, never
 //! running objects; the engine composes from them.
 
-use super::transport::StreamSettings;
+use super::transport::{StreamSettings, Transport, Unix};
 use crate::addr::{Cidr, Host, Network, Target};
 use crate::vmess::{Id, Security};
 use std::collections::BTreeMap;
@@ -175,6 +175,16 @@ pub struct VmessInbound {
     pub allocate: Option<Allocate>,
     /// What connections ride on.
     pub stream: StreamSettings,
+}
+
+impl VmessInbound {
+    /// The Unix domain socket that it listens on in place of an address, if it is one.
+    pub fn unix(&self) -> Option<&Unix> {
+        match &self.stream.transport {
+            Transport::Unix(unix) => Some(unix),
+            _ => None,
+        }
+    }
 }
 
 /// Where an inbound listens.

@@ -4,7 +4,7 @@ use super::entropy::SystemEntropy;
 use super::inbound::vmess::Homes;
 use super::shard::Shard;
 use super::users::{self, UserTable, UserTables};
-use crate::config::{Config, Inbound, InboundProtocol, Listen, VmessClient, VmessInbound};
+use crate::config::{Config, Inbound, InboundProtocol, VmessClient, VmessInbound};
 use crate::time::Moment;
 use crate::vmess::gate::{Gate, GateLimits, User, Users};
 use std::ops::Deref;
@@ -110,7 +110,7 @@ impl Gates {
         legacy_tags: usize,
         all_new: bool,
     ) {
-        if self.find(tag, settings.listen).is_some() {
+        if self.find(tag, settings).is_some() {
             return;
         }
         let started = shard.clock.unix_secs().saturating_sub(if all_new { MEMORY } else { 0 });
@@ -124,15 +124,15 @@ impl Gates {
 
     /// The gate of an inbound: the one that [`Gates::prepare`] has made, or another shard, or the inbound before a reload.
     pub(crate) fn open(&self, shard: &Rc<Shard>, tag: &Arc<str>, settings: &VmessInbound) -> Arc<SharedGate> {
-        self.find(tag, settings.listen).unwrap_or_else(|| {
+        self.find(tag, settings).unwrap_or_else(|| {
             let legacy_tags = shard.live().config.vmesskit.legacy_tag_limit;
             let gate = make(users(&settings.clients), legacy_tags, shard.clock.unix_secs());
             self.add(shard, tag, settings, gate)
         })
     }
 
-    fn find(&self, tag: &str, listen: Listen) -> Option<Arc<SharedGate>> {
-        self.lock().iter().find(|entry| entry.is_of(tag, listen)).map(|entry| Arc::clone(&entry.gate))
+    fn find(&self, tag: &str, settings: &VmessInbound) -> Option<Arc<SharedGate>> {
+        self.lock().iter().find(|entry| entry.is_of(tag, settings)).map(|entry| Arc::clone(&entry.gate))
     }
 
     /// Adds a gate, unless another shard was faster.
@@ -144,7 +144,7 @@ impl Gates {
         gate: SharedGate,
     ) -> Arc<SharedGate> {
         let mut open = self.lock();
-        if let Some(entry) = open.iter().find(|entry| entry.is_of(tag, settings.listen)) {
+        if let Some(entry) = open.iter().find(|entry| entry.is_of(tag, settings)) {
             return Arc::clone(&entry.gate);
         }
         let gate = Arc::new(gate);
@@ -161,7 +161,7 @@ impl Gates {
             let InboundProtocol::Vmess(settings) = &inbound.protocol else { continue };
             tables.change(|| {
                 let mut open = self.lock();
-                let mine = |entry: &&mut Entry| entry.is_of(&inbound.tag, settings.listen);
+                let mine = |entry: &&mut Entry| entry.is_of(&inbound.tag, settings);
                 let Some(entry) = open.iter_mut().find(mine) else { return };
                 let gate = Arc::clone(&entry.gate);
                 let before = std::mem::replace(&mut entry.settings, settings.clone());
@@ -182,7 +182,7 @@ impl Gates {
             let table = if settings.allocate.is_some() {
                 None
             } else {
-                let entry = open.iter().find(|entry| entry.is_of(&inbound.tag, settings.listen))?;
+                let entry = open.iter().find(|entry| entry.is_of(&inbound.tag, settings))?;
                 Some(Arc::clone(&entry.gate) as Arc<dyn UserTable>)
             };
             Some((Arc::clone(&inbound.tag), table))
@@ -199,7 +199,7 @@ impl Gates {
     /// Forgets the gate of a port that is closed.
     pub(crate) fn close(&self, tag: &str, settings: &VmessInbound) {
         self.lock().retain(|entry| {
-            let stays = *entry.tag != *tag || entry.settings.listen != settings.listen;
+            let stays = !entry.is_of(tag, settings);
             if !stays {
                 entry.gate.close();
             }
@@ -212,8 +212,7 @@ impl Gates {
         self.lock().retain(|entry| {
             let stays = config.inbounds.iter().any(|inbound| match &inbound.protocol {
                 InboundProtocol::Vmess(settings) => {
-                    inbound.tag == entry.tag
-                        && (settings.listen == entry.settings.listen || settings.allocate.is_some())
+                    inbound.tag == entry.tag && (entry.is_at(settings) || settings.allocate.is_some())
                 }
                 _ => false,
             });
@@ -230,8 +229,13 @@ impl Gates {
 }
 
 impl Entry {
-    fn is_of(&self, tag: &str, listen: Listen) -> bool {
-        *self.tag == *tag && self.settings.listen == listen
+    fn is_of(&self, tag: &str, settings: &VmessInbound) -> bool {
+        *self.tag == *tag && self.is_at(settings)
+    }
+
+    /// Whether it is the gate in front of the same place.
+    fn is_at(&self, settings: &VmessInbound) -> bool {
+        self.settings.listen == settings.listen && self.settings.unix() == settings.unix()
     }
 }
 

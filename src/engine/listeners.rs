@@ -103,7 +103,8 @@ fn accept(
         InboundProtocol::Socks(settings) => {
             let listen = |listener| match listener {
                 Waiting::Tcp(listener) => Some(socks::listen(shard, inbound, settings, listener)),
-                Waiting::Udp(_) => None,
+                // None is opened for it.
+                Waiting::Udp(_) | Waiting::Unix(..) => None,
             };
             listeners.into_iter().filter_map(listen).collect()
         }

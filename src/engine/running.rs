@@ -9,7 +9,7 @@ use super::shard::{Live, Shard};
 use super::workers::Workers;
 use crate::addr::Cidr;
 use crate::config::{
-    self, Allocate, Config, Icmp, Inbound, InboundProtocol, Listen, LogLevel, Socks, VmessInbound,
+    self, Allocate, Config, Icmp, Inbound, InboundProtocol, Listen, LogLevel, Socks, Unix, VmessInbound,
 };
 use crate::error::{Error, ErrorKind};
 use crate::transport::Reception;
@@ -177,6 +177,8 @@ impl Running {
             }
             let own = || self.bound.iter().filter(|bound| *bound.inbound == *inbound);
             let newest = own().filter_map(|bound| bound.changing.as_ref().map(|(_, until)| *until)).max();
+            // Nobody is told of a socket without a port.
+            let own = || own().filter(|_| settings.unix().is_none());
             let door = |bound: &Bound| {
                 let (served, until) =
                     bound.changing.as_ref().map_or((inbound, None), |(port, until)| (port, Some(*until)));
@@ -279,11 +281,19 @@ impl Running {
         })
     }
 
-    fn open_all(&mut self, inbound: &Inbound, place: Listen) -> Result<Opened, Error> {
-        let Listen { ip, ports: (first, last) } = place;
+    fn open_all(&mut self, inbound: &Inbound, place: Place<'_>) -> Result<Opened, Error> {
         let mut addresses = Vec::new();
-        for port in first..=last {
-            addresses.push(self.open_one(inbound, SocketAddr::new(ip, port))?);
+        match place {
+            Place::Ip(Listen { ip, ports: (first, last) }) => {
+                for port in first..=last {
+                    addresses.push(self.open_one(inbound, SocketAddr::new(ip, port))?);
+                }
+            }
+            Place::Unix(settings) => {
+                let sockets = sockets::open_unix(&title(inbound), settings, self.shards())?;
+                self.last_id += 1;
+                addresses.push((self.last_id, sockets));
+            }
         }
         Ok(Opened { inbound: Arc::new(inbound.clone()), changing: None, reception: None, addresses })
     }
@@ -332,8 +342,7 @@ impl Running {
     }
 
     fn open_one(&mut self, inbound: &Inbound, address: SocketAddr) -> Result<(u64, Vec<Listener>), Error> {
-        let what = format!("the {} inbound [{}]", name(inbound), inbound.tag);
-        let sockets = sockets::open(&what, kind(inbound), address, self.shards())?;
+        let sockets = sockets::open(&title(inbound), kind(inbound), address, self.shards())?;
         self.last_id += 1;
         Ok((self.last_id, sockets))
     }
@@ -470,27 +479,40 @@ fn default_tun() -> config::Tun {
     }
 }
 
+/// Where an inbound listens.
+#[derive(Clone, Copy, PartialEq)]
+enum Place<'a> {
+    Ip(Listen),
+    Unix(&'a Unix),
+}
+
 /// Whether two inbounds cannot listen at the same time: on one port, an address and all addresses exclude each other.
 fn in_each_others_way(one: &Inbound, other: &Inbound) -> bool {
     if kind(one) != kind(other) {
         return false;
     }
-    let (Some(one), Some(other)) = (place(one), place(other)) else { return false };
+    let (one, other) = match (place(one), place(other)) {
+        (Some(Place::Ip(one)), Some(Place::Ip(other))) => (one, other),
+        (Some(Place::Unix(one)), Some(Place::Unix(other))) => return one.path == other.path,
+        _ => return false,
+    };
     let alike = one.ip == other.ip || one.ip.is_unspecified() || other.ip.is_unspecified();
     let meet = one.ports.0.max(1) <= other.ports.1 && other.ports.0.max(1) <= one.ports.1;
     meet && alike
 }
 
 /// Where an inbound listens, for as long as the config names it.
-fn place(inbound: &Inbound) -> Option<Listen> {
+fn place(inbound: &Inbound) -> Option<Place<'_>> {
     match &inbound.protocol {
         InboundProtocol::Tun(_) => None,
         InboundProtocol::Socks(Socks { listen, .. }) => {
-            Some(Listen { ip: listen.ip(), ports: (listen.port(), listen.port()) })
+            Some(Place::Ip(Listen { ip: listen.ip(), ports: (listen.port(), listen.port()) }))
         }
         // Ports that change come and go by themselves.
         InboundProtocol::Vmess(settings) if settings.allocate.is_some() => None,
-        InboundProtocol::Vmess(settings) => Some(settings.listen),
+        InboundProtocol::Vmess(settings) => {
+            Some(settings.unix().map_or(Place::Ip(settings.listen), Place::Unix))
+        }
     }
 }
 
@@ -536,12 +558,18 @@ fn ids<'a>(bound: impl IntoIterator<Item = &'a Bound>) -> Vec<u64> {
 
 /// What a person calls the addresses of an inbound, which differ in their ports.
 fn range(addresses: &[(u64, Vec<Listener>)]) -> String {
-    let address = |at: Option<&(u64, Vec<Listener>)>| at?.1.first()?.local_addr().ok();
-    match (address(addresses.first()), address(addresses.last())) {
-        (Some(first), Some(last)) if first != last => format!("{first} to {}", last.port()),
-        (Some(only), _) => only.to_string(),
-        _ => String::new(),
+    let socket =
+        |at: Option<&'_ (u64, Vec<Listener>)>| at.and_then(|(_, sockets)| Some(sockets.first()?.to_string()));
+    let last = addresses.last().and_then(|(_, sockets)| sockets.first()?.address());
+    match (socket(addresses.first()), last) {
+        (Some(first), Some(last)) if first != last.to_string() => format!("{first} to {}", last.port()),
+        (first, _) => first.unwrap_or_default(),
     }
+}
+
+/// What a person calls an inbound.
+fn title(inbound: &Inbound) -> String {
+    format!("the {} inbound [{}]", name(inbound), inbound.tag)
 }
 
 /// The protocol's name.

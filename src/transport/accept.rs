@@ -164,8 +164,9 @@ impl Reception {
                 let served = grpc::serve(shard, below, settings, deadline).await;
                 Clients::Many(Box::new(served.map_err(no_http2)?))
             }
+            Transport::Unix(_) => Clients::One(below),
             // Refused when the reception was made.
-            Transport::Kcp(_) | Transport::Quic(_) | Transport::Unix(_) => {
+            Transport::Kcp(_) | Transport::Quic(_) => {
                 return Err(AcceptError::new("accept", "no such transport"));
             }
         };

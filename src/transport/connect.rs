@@ -13,6 +13,7 @@ use super::protect::Wishes;
 use super::server_addresses::ServerAddresses;
 use super::tcp::TcpCarrier;
 use super::tls::TlsClient;
+use super::unix::{self, UnixCarrier};
 use super::ws;
 use crate::addr::{Host, Target};
 use crate::config::{Outbound, Transport};
@@ -164,11 +165,10 @@ impl Way {
                 let carrier = httpupgrade::connect(below, settings, &authority, deadline).await?;
                 Ok(Connected::Layered(Box::new(carrier)))
             }
-            Transport::H2(_)
-            | Transport::Grpc(_)
-            | Transport::Kcp(_)
-            | Transport::Quic(_)
-            | Transport::Unix(_) => Err(DialError::refused(unsupported(&self.layers.transport))),
+            Transport::Unix(_) => Ok(self.connect_below(shard, deadline).await?.0),
+            Transport::H2(_) | Transport::Grpc(_) | Transport::Kcp(_) | Transport::Quic(_) => {
+                Err(DialError::refused(unsupported(&self.layers.transport)))
+            }
         }
     }
 
@@ -205,10 +205,15 @@ impl Way {
         shard: &Rc<Shard>,
         deadline: Instant,
     ) -> Result<(Connected, Option<Vec<u8>>), DialError> {
+        if let Transport::Unix(settings) = &self.layers.transport {
+            let carrier = UnixCarrier::new(unix::connect(settings, deadline).await?);
+            let Some(tls) = &self.tls else { return Ok((Connected::Layered(Box::new(carrier)), None)) };
+            // Boxed below as well: another TLS, made for this socket, is not worth its size.
+            return secure(shard, tls, Box::new(carrier) as Box<dyn Carrier>, deadline).await;
+        }
         let carrier = TcpCarrier::new(self.connect_socket(shard, deadline).await?);
         let Some(tls) = &self.tls else { return Ok((Connected::Tcp(carrier), None)) };
-        let (carrier, alpn) = tls.connect(&shard.tls_scratch, carrier, deadline).await?;
-        Ok((Connected::Layered(Box::new(carrier)), alpn))
+        secure(shard, tls, carrier, deadline).await
     }
 
     /// Connects the socket.
@@ -227,6 +232,17 @@ impl Way {
     }
 }
 
+/// Puts TLS on what is connected.
+async fn secure<C: Carrier + 'static>(
+    shard: &Rc<Shard>,
+    tls: &TlsClient,
+    carrier: C,
+    deadline: Instant,
+) -> Result<(Connected, Option<Vec<u8>>), DialError> {
+    let (carrier, alpn) = tls.connect(&shard.tls_scratch, carrier, deadline).await?;
+    Ok((Connected::Layered(Box::new(carrier)), alpn))
+}
+
 /// What a client offers above TLS if the config says nothing else: as V2Ray's.
 const fn alpn(transport: &Transport) -> &'static [&'static str] {
     match transport {
@@ -243,8 +259,9 @@ pub(super) fn check(transport: &Transport) -> Result<(), Error> {
         | Transport::Ws(_)
         | Transport::H2(_)
         | Transport::Grpc(_)
-        | Transport::HttpUpgrade(_) => Ok(()),
-        Transport::Kcp(_) | Transport::Quic(_) | Transport::Unix(_) => Err(unsupported(transport)),
+        | Transport::HttpUpgrade(_)
+        | Transport::Unix(_) => Ok(()),
+        Transport::Kcp(_) | Transport::Quic(_) => Err(unsupported(transport)),
     }
 }
 

@@ -30,11 +30,13 @@ mod proxy_protocol;
 mod queue;
 pub(crate) mod sealed;
 mod server_addresses;
+pub(crate) mod socket;
 mod stream;
 pub(crate) mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tls;
+pub(crate) mod unix;
 mod upgrade;
 mod ws;
 

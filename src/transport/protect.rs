@@ -7,12 +7,12 @@ use crate::config::SockOpt;
 use crate::engine::Shard;
 use crate::error::{Error, ErrorKind, Stage};
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket, UnixStream};
 
 /// How much unsent data the kernel takes before a socket counts as full: enough for the fastest path that a tunnel
 /// meets, and little enough that what is sealed goes out soon.
@@ -54,9 +54,9 @@ pub(crate) enum SocketError {
 
 impl From<io::Error> for SocketError {
     fn from(error: io::Error) -> Self {
-        match Errno::from_io_error(&error) {
-            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Self::Exhausted,
-            _ => Self::Io { kind: error.kind(), text: error.to_string() },
+        match is_exhausted(&error) {
+            true => Self::Exhausted,
+            false => Self::Io { kind: error.kind(), text: error.to_string() },
         }
     }
 }
@@ -129,6 +129,16 @@ pub(crate) async fn udp_socket_unconnected(
     Ok(UdpSocket::from_std(socket.into())?)
 }
 
+/// Connects a Unix domain socket, at once or not at all. The host is not asked: it leaves the machine by no network.
+///
+/// # Errors
+/// The system's; `AGAIN` if the listener's queue is full.
+pub(crate) async fn unix_connect(address: &SockAddr) -> io::Result<UnixStream> {
+    let socket = open_patiently(|| open(Domain::UNIX, Type::STREAM, None)).await?;
+    socket.connect(address)?;
+    UnixStream::from_std(socket.into())
+}
+
 /// Makes a non-blocking, close-on-exec socket and has the host protect it.
 async fn protected(
     shard: &Rc<Shard>,
@@ -136,28 +146,40 @@ async fn protected(
     kind: Type,
     protocol: Protocol,
 ) -> Result<Socket, SocketError> {
-    let mut waits = EXHAUSTED_WAITS.iter();
-    let socket = loop {
-        match open(Domain::for_address(remote), kind, protocol).map_err(SocketError::from) {
-            Ok(socket) => break socket,
-            Err(SocketError::Exhausted) => match waits.next() {
-                Some(wait) => tokio::time::sleep(*wait).await,
-                None => return Err(SocketError::Exhausted),
-            },
-            Err(error) => return Err(error),
-        }
-    };
+    let domain = Domain::for_address(remote);
+    let socket = open_patiently(|| open(domain, kind, Some(protocol))).await?;
     shard.host.protect(&socket).await.map_err(SocketError::Protect)?;
     Ok(socket)
 }
 
+/// Opens a socket, and tries again for a while where no descriptor is free.
+async fn open_patiently(open: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
+    let mut waits = EXHAUSTED_WAITS.iter();
+    loop {
+        let error = match open() {
+            Err(error) if is_exhausted(&error) => error,
+            result => return result,
+        };
+        match waits.next() {
+            Some(wait) => tokio::time::sleep(*wait).await,
+            None => return Err(error),
+        }
+    }
+}
+
+/// Whether the system has no descriptor or memory left.
+fn is_exhausted(error: &io::Error) -> bool {
+    let code = Errno::from_io_error(error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
 /// Makes a non-blocking, close-on-exec socket, in one call where the system can.
-fn open(domain: Domain, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+fn open(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    return Socket::new(domain, kind.nonblocking(), Some(protocol));
+    return Socket::new(domain, kind.nonblocking(), protocol);
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     {
-        let socket = Socket::new(domain, kind, Some(protocol))?;
+        let socket = Socket::new(domain, kind, protocol)?;
         socket.set_nonblocking(true)?;
         Ok(socket)
     }

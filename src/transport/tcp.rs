@@ -1,13 +1,10 @@
 //! The plain TCP socket as a carrier.
 
-use super::{Carrier, Plain};
+use super::Plain;
+use super::socket::{self, Socket, SocketCarrier, forward_socket};
 use crate::buffer::Pool;
-use std::future::{Future, pending};
-use std::io::{self, IoSlice, IoSliceMut};
 use std::net::IpAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 
 /// Payload on a TCP socket, unsealed: freedom's connections and a SOCKS client's socket.
@@ -21,146 +18,36 @@ impl TcpPayload {
 }
 
 /// A connected TCP socket.
-pub(crate) struct TcpCarrier {
-    stream: TcpStream,
-}
+pub(crate) type TcpCarrier = SocketCarrier<TcpStream>;
 
-impl TcpCarrier {
-    /// Wraps a connected socket.
-    pub(crate) const fn new(stream: TcpStream) -> Self {
-        Self { stream }
-    }
-}
-
-impl Carrier for TcpCarrier {
-    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_read_ready(cx)
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut out = ReadBuf::new(out);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut out))?;
-        Poll::Ready(Ok(out.filled().len()))
-    }
-
-    fn poll_read_vectored(
-        &mut self,
-        cx: &mut Context<'_>,
-        out: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let room: usize = out.iter().map(|slice| slice.len()).sum();
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read_vectored(out) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(n) if 0 < n && n < room => {
-                    // The socket is drained: clear its readiness without asking the system again. The selectors that
-                    // tokio uses here are edge-triggered, so what comes later raises it anew.
-                    let drained = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-                    let _ = self.stream.try_io(Interest::READABLE, drained);
-                    return Poll::Ready(Ok(n));
-                }
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
-    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            // What the runtime knows is as old as the last write that was not taken.
-            match self.stream.try_io(Interest::WRITABLE, || ask_writable(&self.stream)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_io(Interest::WRITABLE, || send(&self.stream, slices)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
-    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+forward_socket!(TcpStream {
+    fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
         // A socket that is to be aborted takes nothing more: from here on it is writable when all has left, and what is on
         // its way comes before the reset that follows.
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        if socket2::SockRef::from(&self.stream).set_tcp_notsent_lowat(1).is_ok() {
-            return self.poll_write_ready(cx).map(drop);
+        if socket2::SockRef::from(self).set_tcp_notsent_lowat(1).is_ok() {
+            return socket::poll_writable(self, cx).map(drop);
         }
         let _ = cx;
         Poll::Ready(())
     }
 
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        Box::pin(reset(&self.stream))
-    }
-
-    fn closed(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        Box::pin(closed(&self.stream))
-    }
-
     fn local_ip(&self) -> Option<IpAddr> {
-        self.stream.local_addr().ok().map(|local| local.ip())
+        self.local_addr().ok().map(|local| local.ip())
     }
 
-    fn abort(&mut self) {
+    fn abort_on_drop(&self) {
         // Fails only on a socket that is gone already.
-        let _ = self.stream.set_zero_linger();
+        let _ = self.set_zero_linger();
     }
-}
-
-/// Ends when a socket's peer has reset the connection, whatever is still to be read from it.
-pub(crate) async fn reset(stream: &TcpStream) {
-    if stream.ready(Interest::ERROR).await.is_err() {
-        // The runtime is ending, and the task with it.
-        pending::<()>().await;
-    }
-}
-
-/// Asks the system whether a socket takes more; `WouldBlock` if it does not.
-fn ask_writable(stream: &TcpStream) -> io::Result<()> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut asked = [PollFd::new(stream, PollFlags::OUT)];
-    let ready = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-    if ready == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-}
-
-/// Ends when a socket's peer has ended its direction, and reads nothing.
-async fn closed(stream: &TcpStream) {
-    while let Ok(ready) = stream.ready(Interest::READABLE).await {
-        if ready.is_read_closed() {
-            return;
-        }
-        // What has come is left where it is; what comes later wakes us again, until the window is full.
-        let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-    }
-}
-
-/// Writes to a socket. Not by `writev`: that raises SIGPIPE when the peer is gone, which ends a host that leaves the
-/// signal alone, as C programs do. Apple's sockets have it off from the start (`SO_NOSIGPIPE`, by socket2).
-fn send(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-    #[cfg(not(target_vendor = "apple"))]
-    let flags = rustix::net::SendFlags::NOSIGNAL;
-    #[cfg(target_vendor = "apple")]
-    let flags = rustix::net::SendFlags::empty();
-    Ok(rustix::net::sendmsg(stream, slices, &mut rustix::net::SendAncillaryBuffer::default(), flags)?)
-}
+});
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::transport::{Stream, StreamError};
     use std::future::poll_fn;
+    use std::io;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 

@@ -28,7 +28,13 @@ pub(in crate::config) fn read(inbound: &Object<'_>, around: &Around) -> Option<I
         }
         node.warning("the system picks a free port", |finding| finding.hint("write a number above 0"));
     }
-    let allocate = inbound.get("allocate").map_or(Some(None), |node| read_allocate(&node, ports));
+    let allocate = match inbound.get("allocate") {
+        Some(node) if unix => {
+            node.no_effect("a Unix domain socket has no ports");
+            Some(None)
+        }
+        node => node.map_or(Some(None), |node| read_allocate(&node, ports)),
+    };
     let settings = inbound.section("settings", KEYS)?;
     let clients = clients(&settings);
     let default = default_user(&settings);

@@ -1,23 +1,27 @@
 //! The listeners of inbounds: the accept loop, and what happens when the process runs out of descriptors.
 
 use super::super::Shard;
+use super::unix_listener::SocketFile;
 use crate::config::LogLevel;
 use crate::transport::{Carrier, UdpClients};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 /// The waits while the system has no descriptor or memory for another connection.
 const EXHAUSTED_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Where the clients of a socket without addresses come from: nowhere.
+pub(super) const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A socket that accepts connections.
 pub(super) trait Accept: 'static {
@@ -44,6 +48,16 @@ impl Accept for RefCell<Box<dyn UdpClients>> {
     async fn accept(&self) -> io::Result<(Box<dyn Carrier>, SocketAddr)> {
         let (carrier, source) = poll_fn(|cx| self.borrow_mut().poll_next(cx)).await;
         Ok((carrier, SocketAddr::new(source.ip().to_canonical(), source.port())))
+    }
+}
+
+/// With its file, which goes when the last shard has closed it.
+impl Accept for (UnixListener, Option<Arc<SocketFile>>) {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        let (stream, _) = self.0.accept().await?;
+        Ok((stream, NOWHERE))
     }
 }
 

@@ -9,4 +9,5 @@ pub(crate) mod sockets;
 pub(crate) mod socks;
 pub(crate) mod tun;
 pub(crate) mod udp;
+mod unix_listener;
 pub(crate) mod vmess;

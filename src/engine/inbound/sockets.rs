@@ -1,10 +1,15 @@
 //! Listening sockets: one for each shard, all of them on one address, among which the system deals out the clients.
 
+use super::unix_listener::{self, SocketFile};
+use crate::config::Unix;
 use crate::error::{Error, ErrorKind};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net;
 
@@ -18,13 +23,15 @@ const UDP_BUFFER: usize = 2 << 20;
 /// Whether the system deals the clients of an address out among several sockets. Darwin gives them all to one.
 pub(crate) const DEALS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// A socket that listens on an address.
+/// A socket that listens.
 #[derive(Debug)]
 pub(crate) enum Listener {
-    /// For connections.
+    /// On an address, for connections.
     Tcp(TcpListener),
-    /// For datagrams.
+    /// On an address, for datagrams.
     Udp(UdpSocket),
+    /// Of a Unix domain, with its file if it has one.
+    Unix(UnixListener, Option<Arc<SocketFile>>),
 }
 
 /// One that can be waited for.
@@ -34,6 +41,8 @@ pub(crate) enum Waiting {
     Tcp(net::TcpListener),
     /// As [`Listener::Udp`].
     Udp(net::UdpSocket),
+    /// As [`Listener::Unix`].
+    Unix(net::UnixListener, Option<Arc<SocketFile>>),
 }
 
 impl Listener {
@@ -45,6 +54,7 @@ impl Listener {
         Ok(match self {
             Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
             Self::Udp(socket) => Self::Udp(socket.try_clone()?),
+            Self::Unix(socket, file) => Self::Unix(socket.try_clone()?, file.clone()),
         })
     }
 
@@ -56,19 +66,45 @@ impl Listener {
         Ok(match self {
             Self::Tcp(socket) => Waiting::Tcp(net::TcpListener::from_std(socket)?),
             Self::Udp(socket) => Waiting::Udp(net::UdpSocket::from_std(socket)?),
+            Self::Unix(socket, file) => Waiting::Unix(net::UnixListener::from_std(socket)?, file),
         })
     }
 
-    /// Its address.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+    /// Its address, if it has one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(socket) => socket.local_addr(),
-            Self::Udp(socket) => socket.local_addr(),
+            Self::Tcp(socket) => socket.local_addr().ok(),
+            Self::Udp(socket) => socket.local_addr().ok(),
+            Self::Unix(..) => None,
         }
     }
+}
+
+/// Where it listens, for a person.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(_) | Self::Udp(_) => self.address().map_or(Ok(()), |address| address.fmt(f)),
+            Self::Unix(_, Some(file)) => file.fmt(f),
+            Self::Unix(_, None) => f.write_str("an abstract socket"),
+        }
+    }
+}
+
+/// Opens a Unix domain socket for `count` shards, which take its clients from one queue.
+///
+/// # Errors
+/// As [`unix_listener::open`].
+pub(crate) fn open_unix(what: &str, settings: &Unix, count: usize) -> Result<Vec<Listener>, Error> {
+    let (socket, file) = unix_listener::open(what, settings)?;
+    let first = Listener::Unix(socket, file);
+    let mut sockets =
+        (1..count).map(|_| first.try_clone()).collect::<io::Result<Vec<_>>>().map_err(|error| {
+            let kind = ErrorKind::ResourceLimit { what: "file descriptors" };
+            Error::new(kind, format!("{what} cannot listen")).with_reason(error.to_string())
+        })?;
+    sockets.push(first);
+    Ok(sockets)
 }
 
 /// What a socket is for.
@@ -101,8 +137,8 @@ fn open_all(kind: Kind, address: SocketAddr, count: usize) -> io::Result<Vec<Lis
         // Only now: bound without it, the address is known to be nobody else's.
         first.set_reuse_port(true)?;
     }
+    let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
     let first = listening(kind, first)?;
-    let address = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..count {
         sockets.push(listening(kind, bind(kind, address, true)?)?);
@@ -179,8 +215,8 @@ mod tests {
     #[test]
     fn the_sockets_of_one_inbound_share_a_port_that_nobody_else_can_take() {
         let sockets = open("a", Kind::Tcp, ANY, 3).expect("a free port");
-        let address = sockets[0].local_addr().expect("bound");
-        assert!(sockets.iter().all(|socket| socket.local_addr().expect("bound") == address));
+        let address = sockets[0].address().expect("bound");
+        assert!(sockets.iter().all(|socket| socket.address() == Some(address)));
         for count in [1, 3] {
             let error = open("b", Kind::Tcp, address, count).expect_err("taken");
             assert_eq!(error.kind, ErrorKind::ResourceLimit { what: "listening port" });
@@ -192,11 +228,11 @@ mod tests {
     #[test]
     fn clients_are_dealt_out() {
         let sockets = open("a", Kind::Tcp, ANY, 2).expect("a free port");
-        let address = sockets[0].local_addr().expect("bound");
+        let address = sockets[0].address().expect("bound");
         let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(address).expect("it listens")).collect();
         let taken = |socket: &Listener| match socket {
             Listener::Tcp(socket) => std::iter::from_fn(|| socket.accept().ok()).count(),
-            Listener::Udp(_) => 0,
+            Listener::Udp(_) | Listener::Unix(..) => 0,
         };
         let (one, other) = (taken(&sockets[0]), taken(&sockets[1]));
         assert_eq!(one + other, clients.len());
@@ -207,7 +243,7 @@ mod tests {
     #[test]
     fn datagrams_are_dealt_out_by_where_they_come_from() {
         let sockets = open("a", Kind::Udp, ANY, 2).expect("a free port");
-        let address = sockets[0].local_addr().expect("bound");
+        let address = sockets[0].address().expect("bound");
         for count in [1, 2] {
             assert!(open("b", Kind::Udp, address, count).is_err(), "it is taken");
         }

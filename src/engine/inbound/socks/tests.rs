@@ -3,7 +3,7 @@
 use super::wire::Reply;
 use super::*;
 use crate::config::{Config, InboundProtocol, Outbound, OutboundProtocol};
-use crate::engine::inbound::sockets;
+use crate::engine::inbound::sockets::{self, Kind, Waiting};
 use crate::error::{Error, ErrorKind};
 use crate::transport::testing::{config, shard};
 use std::cell::RefCell;
@@ -36,9 +36,10 @@ impl Started {
 
 fn start(shard: &Rc<Shard>, settings: &Socks) -> Result<Started, Error> {
     let inbound = Inbound { tag: "socks".into(), protocol: InboundProtocol::Socks(settings.clone()) };
-    let socket = sockets::open("a test", settings.listen, 1)?.pop().expect("as many as asked for");
-    let address = socket.local_addr().expect("bound");
-    let socket = TcpListener::from_std(socket).expect("a runtime");
+    let sockets = sockets::open("a test", Kind::Tcp, settings.listen, 1)?;
+    let socket = sockets.into_iter().next().expect("as many as asked for");
+    let address = socket.address().expect("bound");
+    let Waiting::Tcp(socket) = socket.register().expect("a runtime") else { panic!("it is of TCP") };
     Ok(Started { _listening: listen(shard, &inbound, settings, socket), address })
 }
 

@@ -26,6 +26,7 @@ use super::listener::{self, Listening, Serve, ServeOn};
 use super::sockets::Waiting;
 use crate::Event;
 use crate::config::{Inbound, VmessInbound};
+use crate::transport::unix::UnixCarrier;
 use crate::transport::{Carrier, Reception};
 use crate::vmess::command::SwitchAccount;
 use crate::vmess::gate::Refusal;
@@ -39,7 +40,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use strangers::Strangers;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 /// What strangers and headers are read into; all connections of a listener share it.
@@ -64,6 +65,7 @@ pub(crate) fn listen(
             let clients = server.reception.listen(shard, socket);
             listener::listen(&server, RefCell::new(clients))
         }
+        Waiting::Unix(listener, file) => listener::listen(&server, (listener, file)),
     };
     listeners.into_iter().map(listen).collect()
 }
@@ -206,6 +208,18 @@ impl ServeOn<Box<dyn Carrier>> for Server {
         accepted: Instant,
     ) -> impl Future<Output = ()> + 'static {
         session::receive(self, carrier, source, accepted)
+    }
+}
+
+impl ServeOn<UnixStream> for Server {
+    fn serve(
+        self: Rc<Self>,
+        stream: UnixStream,
+        source: SocketAddr,
+        accepted: Instant,
+    ) -> impl Future<Output = ()> + 'static {
+        // Boxed even where it is bare: another kind of connection, made for this socket, is not worth its size.
+        session::receive(self, Box::new(UnixCarrier::new(stream)), source, accepted)
     }
 }
 

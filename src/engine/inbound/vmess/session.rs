@@ -88,6 +88,8 @@ pub(super) async fn receive(
 /// Counts a connection from an address; `None` if there are too many.
 fn take_seat(server: &Server, source: SocketAddr) -> Option<Seat> {
     let limit = server.shard.live().config.vmesskit.connections_per_source;
+    // Who comes from nowhere is not counted: all of a proxy's clients do.
+    let limit = if source.ip().is_unspecified() { 0 } else { limit };
     let seat = server.limits.source(source.ip(), limit);
     if seat.is_none() {
         server.tell(Limit::Source);

@@ -6,6 +6,7 @@ use crate::engine::tests::config;
 use crate::vmess::{Command, Id};
 use std::collections::BTreeMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
 fn client(byte: u8, alter_id: u16) -> VmessClient {
@@ -78,8 +79,13 @@ async fn strangers_crowd_no_user_out() {
         let door = listener.local_addr().expect("address");
         let target = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let inbound = inbound(&settings);
-        let _listening =
-            listen(&shard, &inbound, &settings, Reception::new(&settings.stream).expect("bare"), [listener]);
+        let _listening = listen(
+            &shard,
+            &inbound,
+            &settings,
+            Reception::new(&settings.stream).expect("bare"),
+            [Waiting::Tcp(listener)],
+        );
         let mut flood = Vec::new();
         for n in 0..5 * SLOTS {
             let stranger = TcpStream::connect(door).await.expect("it listens");
