@@ -3,6 +3,8 @@
 use super::api::Options;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The least memory that an instance runs with.
 const LEAST: u64 = 4 << 20;
@@ -12,7 +14,9 @@ const DEFAULT: u64 = if cfg!(target_os = "ios") { 32 << 20 } else { 64 << 20 };
 /// Descriptors kept for everything that is not an accepted connection.
 const RESERVED_DESCRIPTORS: u64 = 64;
 /// Descriptors that an accepted connection takes: the client's and the outbound's.
-const DESCRIPTORS_EACH: u64 = 2;
+const DESCRIPTORS_EACH: u32 = 2;
+/// The part of the descriptors that flows beyond a connection's first leave to new connections.
+const KEPT_PART: usize = 8;
 
 /// The limits of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +48,53 @@ impl Budget {
     }
 }
 
-/// How many accepted connections the process's limit of descriptors leaves room for.
-pub(crate) fn connection_limit() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    let room = limit.saturating_sub(RESERVED_DESCRIPTORS) / DESCRIPTORS_EACH;
-    usize::try_from(room).unwrap_or(usize::MAX).clamp(16, 1 << 20)
+/// What is left of the process's descriptors for clients, on all shards together: two for each accepted connection, its
+/// own and its outbound's, and one for each further flow that it carries (the sessions of a mux carrier, the sockets of a
+/// full cone).
+#[derive(Debug, Clone)]
+pub(crate) struct Descriptors {
+    free: Arc<Semaphore>,
+    kept: usize,
+}
+
+/// Descriptors in use; dropping it gives them back.
+pub(crate) type Taken = OwnedSemaphorePermit;
+
+impl Descriptors {
+    /// As many as the process's limit allows.
+    pub(crate) fn of_process() -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let room = limit.unwrap_or(u64::MAX).saturating_sub(RESERVED_DESCRIPTORS);
+        Self::new(usize::try_from(room).unwrap_or(usize::MAX).clamp(32, 1 << 21))
+    }
+
+    fn new(limit: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(limit)), kept: limit / KEPT_PART }
+    }
+
+    /// Waits for those of one more connection.
+    pub(crate) async fn for_connection(&self) -> Taken {
+        let taken = Arc::clone(&self.free).acquire_many_owned(DESCRIPTORS_EACH).await;
+        taken.expect("nobody closes the semaphore")
+    }
+
+    /// The one of a further flow; `None` when so few are left that new connections need them.
+    pub(crate) fn for_flow(&self) -> Option<Taken> {
+        let taken = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        (self.free.available_permits() >= self.kept).then_some(taken)
+    }
+
+    /// For how many more connections there are enough.
+    pub(crate) fn connections_left(&self) -> usize {
+        self.free.available_permits() / DESCRIPTORS_EACH as usize
+    }
+
+    /// Leaves enough for so many connections, and for no flow.
+    #[cfg(test)]
+    pub(crate) fn leave(&self, connections: usize) {
+        let left = connections * DESCRIPTORS_EACH as usize;
+        self.free.forget_permits(self.free.available_permits() - left);
+    }
 }
 
 fn too_small(kind: ErrorKind, name: &str) -> Error {
@@ -60,6 +106,19 @@ fn too_small(kind: ErrorKind, name: &str) -> Error {
 mod tests {
     use super::*;
     use crate::engine::tests::config;
+
+    #[tokio::test]
+    async fn flows_leave_the_last_descriptors_to_connections() {
+        let descriptors = Descriptors::new(16);
+        let connection = descriptors.for_connection().await;
+        let flows: Vec<_> = std::iter::from_fn(|| descriptors.for_flow()).collect();
+        assert_eq!((flows.len(), descriptors.connections_left()), (12, 1));
+        let last = descriptors.for_connection().await;
+        assert!(descriptors.for_flow().is_none());
+        drop((connection, last));
+        assert_eq!(descriptors.connections_left(), 2);
+        assert!(descriptors.for_flow().is_some());
+    }
 
     #[test]
     fn the_options_win_over_the_config_and_both_over_the_default() {

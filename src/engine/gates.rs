@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 /// Seconds for which auth ids are good, and more.
 const MEMORY: i64 = 300;
 /// How many limits of an inbound there are to tell.
-const LIMITS: usize = 6;
+const LIMITS: usize = 7;
 /// From how long on an advance of the legacy signatures is done on another thread: flows wait for it else.
 const LONG_ADVANCE: Duration = Duration::from_millis(2);
 

@@ -1,7 +1,7 @@
 //! The side of an instance that every thread sees.
 
 use super::api::{Event, LogLine, State, Status};
-use super::budget;
+use super::budget::Descriptors;
 use super::clock::Clock;
 use super::events::EventQueue;
 use super::gates::Gates;
@@ -18,7 +18,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
-use tokio::sync::Semaphore;
 
 /// The longest text of a log line, in bytes.
 const LINE: usize = 500;
@@ -33,8 +32,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     /// What waits for the host thread; the wakers of the host's futures among it.
     pub(crate) host: Arc<HostQueue>,
-    /// What is left of the connections that the process's descriptors allow to be accepted, on all listeners together.
-    pub(crate) slots: Arc<Semaphore>,
+    /// What is left of the process's descriptors for clients.
+    pub(crate) descriptors: Descriptors,
     /// How many of the accepted connections at VMess inbounds nobody has proved to be a user on yet.
     pub(crate) strangers: AtomicUsize,
     /// Who may come in at the VMess inbounds.
@@ -81,7 +80,7 @@ impl Shared {
             users: UserTables::default(),
             clock,
             host: Arc::default(),
-            slots: Arc::new(Semaphore::new(budget::connection_limit())),
+            descriptors: Descriptors::of_process(),
             strangers: AtomicUsize::new(0),
             gates: Gates::default(),
             offers: Offers::default(),

@@ -2,6 +2,7 @@
 
 use super::super::Shard;
 use super::unix_listener::SocketFile;
+use crate::Event;
 use crate::config::LogLevel;
 use crate::transport::{Carrier, UdpClients};
 use rustix::io::Errno;
@@ -118,11 +119,11 @@ where
     L: Accept,
     S: ServeOn<L::Stream>,
 {
-    let slots = Arc::clone(&server.shard().shared.slots);
+    let descriptors = server.shard().shared.descriptors.clone();
     let mut wait = EXHAUSTED_WAIT.0;
     loop {
         // Beyond the limit clients wait in the system's queue.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let taken = descriptors.for_connection().await;
         match listener.accept().await {
             Ok((stream, source)) => {
                 wait = EXHAUSTED_WAIT.0;
@@ -131,15 +132,19 @@ where
                 server.shard().spawn(async move {
                     // Made in here: a future that is moved into another one takes its room twice there.
                     session.serve(stream, source, accepted).await;
-                    drop(slot);
+                    drop(taken);
                 });
             }
             Err(error) if is_about_one_client(&error) => {}
             Err(error) => {
                 if wait == EXHAUSTED_WAIT.0 {
                     let (protocol, tag) = (S::PROTOCOL, server.tag());
-                    let text = format_args!("{protocol} [{tag}] cannot accept: {error}");
-                    server.shard().shared.log(LogLevel::Warning, text);
+                    let shared = &server.shard().shared;
+                    shared.log(LogLevel::Warning, format_args!("{protocol} [{tag}] cannot accept: {error}"));
+                    if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) {
+                        let what = format!("file descriptors for another connection at [{tag}]");
+                        shared.emit(Event::ResourceLimit { what });
+                    }
                 }
                 sleep(wait).await;
                 wait = (wait * 2).min(EXHAUSTED_WAIT.1);

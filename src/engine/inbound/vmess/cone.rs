@@ -1,8 +1,10 @@
 //! A client's UDP source at the server: whatever it sends anywhere, and whatever comes back to it.
 
+use super::Limit;
 use crate::addr::{Network, Target};
 use crate::engine::Shard;
 use crate::engine::dispatch::{self, Flow, FlowUser};
+use crate::engine::gates::SharedGate;
 use crate::engine::inbound::udp::{Table, UdpFlow};
 use crate::transport::Datagram;
 use std::cell::RefCell;
@@ -18,6 +20,7 @@ const MAX_FLOWS: usize = 64;
 pub(super) struct Origin {
     pub(super) shard: Rc<Shard>,
     pub(super) inbound: Arc<str>,
+    pub(super) gate: Arc<SharedGate>,
     pub(super) user: Rc<FlowUser>,
     /// The other end of the carrier.
     pub(super) client: SocketAddr,
@@ -71,9 +74,15 @@ impl Source {
         if !outbound.admits(now) || shard.pool.is_nearly_full() || !flows.make_room(now) {
             return self.lose();
         }
+        let Some(taken) = shard.shared.descriptors.for_flow() else {
+            Limit::Descriptors.report(shard, &self.origin.gate, &self.origin.inbound);
+            return self.lose();
+        };
         let serial = flows.next_serial();
         let back = Rc::downgrade(self);
         let deliver = move |datagram| {
+            // In use for as long as this is: until the flow's socket is closed.
+            let _ = &taken;
             if let Some(source) = back.upgrade() {
                 source.deliver(datagram);
             }

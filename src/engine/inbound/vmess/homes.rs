@@ -4,6 +4,7 @@
 //! there, and its datagrams go to the source and back over two queues of [`QUEUE`] datagrams: the only hop between shards
 //! that payload ever makes. The list of homes is locked when a named source begins and when it is forgotten.
 
+use super::Server;
 use super::cone::{Origin, Outlet};
 use crate::addr::Target;
 use crate::buffer::Buffer;
@@ -117,10 +118,11 @@ pub(super) struct Visitor {
 
 impl Visit {
     /// The session, and whose it is, on the shard that it visits.
-    pub(super) fn begin(self, shard: &Rc<Shard>, inbound: &Arc<str>) -> (Visitor, Key, Origin) {
+    pub(super) fn begin(self, server: &Server) -> (Visitor, Key, Origin) {
         let Self { key, user, client, from, to } = self;
-        let origin =
-            Origin { shard: Rc::clone(shard), inbound: Arc::clone(inbound), user: Rc::new(user), client };
+        let Server { shard, tag, gate, .. } = server;
+        let (inbound, gate) = (Arc::clone(tag), Arc::clone(gate));
+        let origin = Origin { shard: Rc::clone(shard), inbound, gate, user: Rc::new(user), client };
         (Visitor { shard: Rc::clone(shard), from, to }, key, origin)
     }
 }

@@ -97,6 +97,7 @@ enum Limit {
     User,
     Source,
     Memory,
+    Descriptors,
     /// What the clock shows is behind what it has shown.
     Clock(i64),
 }
@@ -110,9 +111,18 @@ impl Limit {
             Self::User => (2, "connections of a user"),
             Self::Source => (3, "connections of a source address"),
             Self::Memory => (4, "payload memory for another connection"),
+            Self::Descriptors => (6, "file descriptors for another flow"),
             Self::Clock(back) => return (5, Event::ClockSkew { seconds: back.saturating_neg() }),
         };
         (place, Event::ResourceLimit { what: format!("{what} at [{tag}]") })
+    }
+
+    /// Tells the host that it has been reached, unless it was told lately.
+    fn report(self, shard: &Shard, gate: &SharedGate, tag: &str) {
+        let (place, event) = self.tell(tag);
+        if gate.is_news(place, shard.clock.now(), TELL_EVERY) {
+            shard.shared.emit(event);
+        }
     }
 }
 
@@ -159,10 +169,7 @@ impl Server {
 
     /// Tells the host that a limit has been reached, unless it was told lately.
     fn tell(&self, limit: Limit) {
-        let (place, event) = limit.tell(&self.tag);
-        if self.gate.is_news(place, self.shard.clock.now(), TELL_EVERY) {
-            self.shard.shared.emit(event);
-        }
+        limit.report(&self.shard, &self.gate, &self.tag);
     }
 
     /// Tells the host what it should know of a stranger's refusal.

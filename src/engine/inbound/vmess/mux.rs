@@ -1,6 +1,6 @@
 //! Mux for clients: each session of a carrier is a flow of its own, routed by itself.
 
-use super::{Server, cone, xudp};
+use super::{Limit, Server, cone, xudp};
 use crate::addr::Network;
 use crate::config::LogLevel;
 use crate::engine::dispatch::{self, Flow, FlowUser};
@@ -52,12 +52,21 @@ fn accept(server: &Rc<Server>, accepted: Accepted, owner: &Id, user: &Rc<FlowUse
             if !outbound.admits(flow.accepted) || shard.pool.is_nearly_full() {
                 return session.abort();
             }
-            shard.spawn(dispatch::serve_stream(Rc::clone(shard), flow, outbound, Box::new(session)));
+            let Some(taken) = shard.shared.descriptors.for_flow() else {
+                server.tell(Limit::Descriptors);
+                return session.abort();
+            };
+            let serving = dispatch::serve_stream(Rc::clone(shard), flow, outbound, Box::new(session));
+            shard.spawn(async move {
+                serving.await;
+                drop(taken);
+            });
         }
         Network::Udp => {
             let origin = cone::Origin {
                 shard: Rc::clone(shard),
                 inbound: Arc::clone(&server.tag),
+                gate: Arc::clone(&server.gate),
                 user: Rc::clone(user),
                 client: source,
             };

@@ -256,7 +256,8 @@ fn begin<C: Carrier + 'static>(
         }
         (Command::Udp, Some(target)) if packetaddr::is_marker(&target) => {
             let inbound = Arc::clone(&server.tag);
-            let origin = cone::Origin { shard: Rc::clone(&shard), inbound, user, client: source };
+            let gate = Arc::clone(&server.gate);
+            let origin = cone::Origin { shard: Rc::clone(&shard), inbound, gate, user, client: source };
             let marker = target.clone();
             let local = ServerDatagrams::new_server(carrier, shard, connection, early, target);
             Box::pin(packetaddr::serve(Box::new(local), marker, origin))

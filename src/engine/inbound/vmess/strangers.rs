@@ -32,7 +32,7 @@ impl<'a> Stranger<'a> {
         let there = shared.strangers.fetch_add(1, Relaxed);
         let Strangers { waiting, last } = &server.strangers;
         let mut waiting = waiting.borrow_mut();
-        if there >= shared.slots.available_permits()
+        if there >= shared.descriptors.connections_left()
             && let Some((_, oldest)) = waiting.pop_first()
         {
             oldest.notify_one();

@@ -73,8 +73,7 @@ async fn strangers_crowd_no_user_out() {
     let settings = settings(vec![client(7, 0)]);
     on_a_shard(with(&settings), async |shard| {
         const SLOTS: usize = 20;
-        let slots = Arc::clone(&shard.shared.slots);
-        slots.forget_permits(slots.available_permits() - SLOTS);
+        shard.shared.descriptors.leave(SLOTS);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let door = listener.local_addr().expect("address");
         let target = TcpListener::bind("127.0.0.1:0").await.expect("bind");

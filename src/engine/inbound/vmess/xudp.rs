@@ -160,7 +160,7 @@ pub(super) async fn serve(
 pub(super) async fn receive(server: Weak<Server>, mut visits: UnboundedReceiver<Visit>) {
     while let Some(visit) = visits.recv().await {
         let Some(server) = server.upgrade() else { return };
-        let (guest, key, origin) = visit.begin(&server.shard, &server.tag);
+        let (guest, key, origin) = visit.begin(&server);
         let held = match server.sources.take(Some(&key), origin) {
             Place::Here(held) => held,
             // It has just moved; a source without a home will do.

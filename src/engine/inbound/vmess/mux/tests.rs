@@ -1,6 +1,7 @@
 //! A server's mux with a freedom outbound behind it, and a client's carrier in front.
 
 use super::*;
+use crate::Event;
 use crate::addr::{Host, Target};
 use crate::config::{DefaultUser, Inbound, InboundProtocol, Level, Listen, VmessInbound};
 use crate::mux::{GlobalId, Opening};
@@ -9,6 +10,7 @@ use crate::transport::testing::{Pipe, Twin, shard};
 use crate::transport::{Datagram, Datagrams, Reception};
 use std::future::{Future, poll_fn};
 use std::net::Ipv4Addr;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -121,6 +123,34 @@ fn streams_go_to_their_targets_one_by_one() {
             assert_eq!(&*data, b"answer");
             assert!(poll_fn(|cx| app.poll_recv(cx, 99)).await.expect("a proper end").is_none());
         }
+    });
+}
+
+#[test]
+fn without_descriptors_for_them_sessions_are_refused_and_the_host_is_told() {
+    run_test(async {
+        let server = server();
+        server.shard.shared.descriptors.leave(0);
+        let link = Link::client(&server.shard, 8);
+        let _kill = carry(&server, &link, id(1));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a listener");
+        let target = Target::from(listener.local_addr().expect("bound"));
+        let mut app = link.open(&opening(Network::Tcp, &target, None)).expect("room");
+        poll_fn(|cx| app.poll_flush(cx)).await.expect("sent");
+        assert!(poll_fn(|cx| app.poll_recv(cx, 99)).await.expect("an End").is_none());
+
+        let (peer, target) = peer().await;
+        let (mut flow, _kill) = source(&server, &target, None, id(1));
+        send(&server, &mut flow, b"lost", &target);
+        let heard = timeout(Duration::from_millis(200), peer.recv_from(&mut [0; 9])).await;
+        assert!(heard.is_err(), "no socket is opened for it");
+
+        let mut told = Vec::new();
+        while let Poll::Ready(Some(event)) = server.shard.shared.poll_event(1, || Waker::noop().clone()) {
+            told.extend(matches!(&event, Event::ResourceLimit { .. }).then_some(event));
+        }
+        let what = "file descriptors for another flow at [in]".into();
+        assert_eq!(told, [Event::ResourceLimit { what }], "once");
     });
 }
 
