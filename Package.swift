@@ -10,13 +10,35 @@ import PackageDescription
         .target(name: "Network", path: "ios/check/Network"),
         .target(name: "Security", path: "ios/check/Security"),
         .target(name: "os", path: "ios/check/os"),
+        .target(name: "SwiftUI", path: "ios/check/SwiftUI"),
     ]
     let system: [Target.Dependency] = ["NetworkExtension", "Network", "Security", "os"]
+    // The sample, which is an Xcode project of its own elsewhere.
+    let sample: [Target] = [
+        .executableTarget(
+            name: "Sample",
+            dependencies: ["VMessKitVPN", "NetworkExtension", "SwiftUI"],
+            path: "ios/sample/App",
+            exclude: ["Info.plist", "Sample.entitlements"]
+        ),
+        .target(
+            name: "SampleTunnel",
+            dependencies: ["VMessKitVPN"] + system,
+            path: "ios/sample/Tunnel",
+            exclude: ["Info.plist", "SampleTunnel.entitlements"]
+        ),
+        .testTarget(
+            name: "SampleTests",
+            dependencies: ["Sample", "SampleTunnel", "VMessKitVPN", "NetworkExtension", "SwiftUI"],
+            path: "ios/sample/Tests"
+        ),
+    ]
 #else
     let native: [Target] = [
         .binaryTarget(name: "VMessKitFFI", path: "target/ios/VMessKitFFI.xcframework")
     ]
     let system: [Target.Dependency] = []
+    let sample: [Target] = []
 #endif
 
 let package = Package(
@@ -28,7 +50,7 @@ let package = Package(
         // And a VPN: the packet tunnel provider, and what an app manages it with.
         .library(name: "VMessKitVPN", targets: ["VMessKitVPN"]),
     ],
-    targets: native + [
+    targets: native + sample + [
         .target(
             name: "VMessKitCore",
             dependencies: ["VMessKitFFI"],

@@ -1,3 +1,4 @@
+import Dispatch
 import Foundation
 
 /// What an app manages a VPN with; the profiles are in memory, and no extension answers unless a test says how.
@@ -33,10 +34,25 @@ public enum NEVPNStatus: Int, Sendable {
     case invalid, disconnected, connecting, connected, reasserting, disconnecting
 }
 
-open class NEVPNConnection: NSObject {
-    public var status: NEVPNStatus = .disconnected
+open class NEVPNConnection: NSObject, @unchecked Sendable {
+    private let lock = NSLock()
+    private var current = NEVPNStatus.disconnected
+    private var disconnectError: (any Error)?
+
+    /// Tests may set it; whoever observes hears of that on the main thread.
+    public var status: NEVPNStatus {
+        get { lock.withLock { current } }
+        set {
+            lock.withLock { current = newValue }
+            tell(.NEVPNStatusDidChange)
+        }
+    }
+
     /// Tests: the error of the last disconnect.
-    public var lastDisconnectError: (any Error)?
+    public var lastDisconnectError: (any Error)? {
+        get { lock.withLock { disconnectError } }
+        set { lock.withLock { disconnectError = newValue } }
+    }
 
     open func startVPNTunnel(options: [String: NSObject]? = nil) throws { status = .connecting }
 
@@ -47,19 +63,64 @@ open class NEVPNConnection: NSObject {
     }
 }
 
-open class NETunnelProviderSession: NEVPNConnection {
+/// Runs a test's extension in this process, if there is one.
+open class NETunnelProviderSession: NEVPNConnection, @unchecked Sendable {
     /// Tests: what the extension answers; nil: it is not running.
     public var answer: ((Data) -> Data?)?
+    fileprivate weak var manager: NETunnelProviderManager?
+    private var provider: NEPacketTunnelProvider?
+
+    open override func startVPNTunnel(options: [String: NSObject]? = nil) throws {
+        guard manager?.isEnabled == true else { throw NSError(domain: "NEVPNErrorDomain", code: 2) }
+        try super.startVPNTunnel(options: options)
+        guard let made = NETunnelProviderManager.makeExtension?() else { return }
+        lastDisconnectError = nil
+        provider = made
+        if let settings = manager?.protocolConfiguration { made.protocolConfiguration = settings }
+        made.onCancel = { [weak self] in self?.ended($0) }
+        made.startTunnel(options: nil) { [self] error in
+            if let error { ended(error) } else { status = .connected }
+        }
+    }
+
+    open override func stopVPNTunnel() {
+        super.stopVPNTunnel()
+        guard let provider else { return }
+        provider.stopTunnel(with: .userInitiated) { [self] in ended(nil) }
+    }
 
     open func sendProviderMessage(_ messageData: Data, responseHandler: ((Data?) -> Void)?) throws {
+        if let provider { return provider.handleAppMessage(messageData, completionHandler: responseHandler) }
         guard let answer else { throw NSError(domain: "NEVPNErrorDomain", code: 2) }
         responseHandler?(answer(messageData))
     }
+
+    /// The process of the extension ends with its tunnel; its errors come over as the system can carry them.
+    private func ended(_ error: (any Error)?) {
+        provider = nil
+        if let error = error as NSError? {
+            lastDisconnectError = NSError(domain: error.domain, code: error.code, userInfo: error.userInfo)
+        }
+        status = .disconnected
+    }
+}
+
+extension Notification.Name {
+    public static let NEVPNStatusDidChange = Notification.Name("com.apple.networkextension.statuschange")
+    public static let NEVPNConfigurationChange = Notification.Name("com.apple.networkextension.config-changed")
+}
+
+private func tell(_ name: Notification.Name) {
+    DispatchQueue.main.async { NotificationCenter.default.post(name: name, object: nil) }
 }
 
 open class NETunnelProviderManager: NSObject {
     /// Tests: the profiles that are installed.
     public nonisolated(unsafe) static var installed: [NETunnelProviderManager] = []
+    /// Tests: how the system makes the extension of an app; nil: nothing is started.
+    public nonisolated(unsafe) static var makeExtension: (() -> NEPacketTunnelProvider)?
+    /// Tests: what the user or the system refuses the next save with.
+    public nonisolated(unsafe) static var refusal: (any Error)?
 
     public var localizedDescription: String?
     public var protocolConfiguration: NEVPNProtocol?
@@ -67,6 +128,11 @@ open class NETunnelProviderManager: NSObject {
     public var isOnDemandEnabled = false
     public var onDemandRules: [NEOnDemandRule]?
     public let connection: NEVPNConnection = NETunnelProviderSession()
+
+    public override init() {
+        super.init()
+        (connection as? NETunnelProviderSession)?.manager = self
+    }
 
     open class func loadAllFromPreferences(
         completionHandler: @escaping ([NETunnelProviderManager]?, Error?) -> Void
@@ -77,12 +143,15 @@ open class NETunnelProviderManager: NSObject {
     open func loadFromPreferences(completionHandler: @escaping (Error?) -> Void) { completionHandler(nil) }
 
     open func saveToPreferences(completionHandler: ((Error?) -> Void)? = nil) {
+        if let refusal = NETunnelProviderManager.refusal { return completionHandler?(refusal) ?? () }
         if !NETunnelProviderManager.installed.contains(self) { NETunnelProviderManager.installed.append(self) }
+        tell(.NEVPNConfigurationChange)
         completionHandler?(nil)
     }
 
     open func removeFromPreferences(completionHandler: ((Error?) -> Void)? = nil) {
         NETunnelProviderManager.installed.removeAll { $0 === self }
+        tell(.NEVPNConfigurationChange)
         completionHandler?(nil)
     }
 }

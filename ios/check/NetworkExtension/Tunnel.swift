@@ -39,7 +39,13 @@ open class NEPacketTunnelProvider: NETunnelProvider {
 
     open func wake() {}
 
-    open func cancelTunnelWithError(_ error: Error?) { cancelled = error }
+    open func cancelTunnelWithError(_ error: Error?) {
+        cancelled = error
+        onCancel?(error)
+    }
+
+    /// The system's end of a cancelled tunnel.
+    var onCancel: (((any Error)?) -> Void)?
 }
 
 open class NEPacketTunnelFlow: NSObject, @unchecked Sendable {

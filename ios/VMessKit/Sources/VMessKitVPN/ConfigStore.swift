@@ -10,7 +10,13 @@ public struct ConfigStore: Sendable, Equatable {
     /// The keychain group (`TEAMID.group`), or an app group; nil: the only group that the two have.
     public let accessGroup: String?
 
-    private static let account = "configuration"
+    /// The items' accounts.
+    private enum Item: String {
+        case configuration
+        /// What a run has ended with.
+        case lastError
+    }
+
     private static let serviceKey = "org.vmesskit.service"
     private static let groupKey = "org.vmesskit.accessGroup"
 
@@ -38,42 +44,65 @@ public struct ConfigStore: Sendable, Equatable {
     ///
     /// - Throws: `VMessError`, `notPermitted`, with the keychain's reason.
     public func save(_ configuration: VpnConfiguration) throws {
-        let data = try JSONEncoder().encode(StoredConfiguration(configuration))
-        let status = SecItemUpdate(query as CFDictionary, [kSecValueData as String: data] as CFDictionary)
-        guard status == errSecItemNotFound else { return try check(status) }
-        var item = query
-        item[kSecValueData as String] = data
-        item[kSecAttrAccessible as String] = kSecAttrAccessibleAfterFirstUnlockThisDeviceOnly
-        try check(SecItemAdd(item as CFDictionary, nil))
+        try write(.configuration, JSONEncoder().encode(StoredConfiguration(configuration)))
     }
 
     /// Reads the configuration.
     ///
     /// - Throws: `VMessError`: `notPermitted` if it is missing or cannot be read yet; `configInvalid` if it is none.
     public func load() throws -> VpnConfiguration {
-        var request = query
-        request[kSecReturnData as String] = true
-        request[kSecMatchLimit as String] = kSecMatchLimitOne
-        var found: CFTypeRef?
-        try check(SecItemCopyMatching(request as CFDictionary, &found))
-        guard let data = found as? Data,
-            let stored = try? JSONDecoder().decode(StoredConfiguration.self, from: data)
-        else {
+        let data = try read(.configuration)
+        guard let stored = try? JSONDecoder().decode(StoredConfiguration.self, from: data) else {
             throw VMessError(.configInvalid, "the stored configuration cannot be read", hint: "install the VPN again")
         }
         return stored.configuration
     }
 
-    /// Forgets the configuration.
+    /// Forgets the configuration, and what has been noted.
     public func remove() throws {
-        let status = SecItemDelete(query as CFDictionary)
+        try remove(.configuration)
+        try remove(.lastError)
+    }
+
+    /// Leaves the app a note of what a run has ended with; nil: of nothing.
+    func note(_ error: VMessError?) throws {
+        guard let error else { return try remove(.lastError) }
+        try write(.lastError, JSONEncoder().encode(ErrorMessage(error)))
+    }
+
+    /// What the last run has ended with, as far as it was noted.
+    func noted() -> VMessError? {
+        guard let data = try? read(.lastError) else { return nil }
+        return try? JSONDecoder().decode(ErrorMessage.self, from: data).error
+    }
+
+    private func write(_ name: Item, _ data: Data) throws {
+        let status = SecItemUpdate(query(name) as CFDictionary, [kSecValueData as String: data] as CFDictionary)
+        guard status == errSecItemNotFound else { return try check(status) }
+        var item = query(name)
+        item[kSecValueData as String] = data
+        item[kSecAttrAccessible as String] = kSecAttrAccessibleAfterFirstUnlockThisDeviceOnly
+        try check(SecItemAdd(item as CFDictionary, nil))
+    }
+
+    private func read(_ name: Item) throws -> Data {
+        var request = query(name)
+        request[kSecReturnData as String] = true
+        request[kSecMatchLimit as String] = kSecMatchLimitOne
+        var found: CFTypeRef?
+        try check(SecItemCopyMatching(request as CFDictionary, &found))
+        return found as? Data ?? Data()
+    }
+
+    private func remove(_ name: Item) throws {
+        let status = SecItemDelete(query(name) as CFDictionary)
         if status != errSecItemNotFound { try check(status) }
     }
 
-    private var query: [String: Any] {
+    private func query(_ name: Item) -> [String: Any] {
         var query: [String: Any] = [
             kSecClass as String: kSecClassGenericPassword, kSecAttrService as String: service,
-            kSecAttrAccount as String: ConfigStore.account, kSecUseDataProtectionKeychain as String: true,
+            kSecAttrAccount as String: name.rawValue, kSecUseDataProtectionKeychain as String: true,
         ]
         query[kSecAttrAccessGroup as String] = accessGroup
         return query

@@ -45,9 +45,12 @@ final class ProviderHost: VpnHost, @unchecked Sendable {
         case .info: logger.info("\(text, privacy: .public)")
         case .debug, .none: logger.debug("\(text, privacy: .private)")
         }
+        let line = LogLine(level: level, unixMillis: Int64(Date().timeIntervalSince1970 * 1000), text: text)
+        provider?.session.logs.add([line])
     }
 
     func ended(_ error: VMessError) {
+        try? provider?.store.note(error)
         provider?.tunnelEnded(error)
         provider?.cancelTunnelWithError(error)
     }

@@ -32,8 +32,12 @@ open class VMessPacketTunnelProvider: NEPacketTunnelProvider {
     /// What is to run: by default, what `VMessVPNManager.install` has stored. Asked on every start, and when the app asks
     /// for a reload: then what has changed is taken over, with the flows that exist kept.
     open func configuration() async throws -> VpnConfiguration {
-        let stored = protocolConfiguration as? NETunnelProviderProtocol
-        return try ConfigStore(stored?.providerConfiguration ?? [:]).load()
+        try store.load()
+    }
+
+    /// Where the app has said that the configuration lies.
+    var store: ConfigStore {
+        ConfigStore((protocolConfiguration as? NETunnelProviderProtocol)?.providerConfiguration ?? [:])
     }
 
     /// The tunnel could not go on; the system is told after this. For an app that wants to leave a note.
@@ -44,11 +48,14 @@ open class VMessPacketTunnelProvider: NEPacketTunnelProvider {
     ) {
         watchers.forEach { $0.start() }
         let completion = Unchecked(completionHandler)
+        let store = store
         Task { [session] in
             do {
                 try await session.start()
+                try? store.note(nil)
                 completion.value(nil)
             } catch {
+                try? store.note(error as? VMessError)
                 completion.value(error)
             }
         }

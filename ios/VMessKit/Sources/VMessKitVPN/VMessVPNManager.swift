@@ -1,3 +1,4 @@
+import Dispatch
 import Foundation
 import NetworkExtension
 import VMessKit
@@ -50,7 +51,10 @@ public struct VpnProfile: Sendable {
 /// goes on without the app.
 @MainActor
 public final class VMessVPNManager {
-    private let profile: VpnProfile
+    /// How long the extension may take for an answer, in seconds.
+    static let patience: TimeInterval = 15
+
+    private var profile: VpnProfile
     private var manager: NETunnelProviderManager?
 
     /// Makes a manager of the VPN that the profile describes; nothing is installed by that.
@@ -60,6 +64,26 @@ public final class VMessVPNManager {
 
     /// How the system says that the VPN is; `invalid` until it is installed or loaded.
     public var status: NEVPNStatus { manager?.connection.status ?? .invalid }
+
+    /// `status`: first the one now, then each change. A reader that is behind sees the newest.
+    public var statuses: AsyncStream<NEVPNStatus> {
+        let (stream, continuation) = AsyncStream.makeStream(of: NEVPNStatus.self, bufferingPolicy: .bufferingNewest(1))
+        continuation.yield(status)
+        let observers = [Notification.Name.NEVPNStatusDidChange, .NEVPNConfigurationChange].map { name in
+            NotificationCenter.default.addObserver(forName: name, object: nil, queue: nil) { [weak self] _ in
+                Task { @MainActor in
+                    guard let self else { return continuation.finish() }
+                    continuation.yield(self.status)
+                }
+            }
+        }
+        let held = Unchecked(observers)
+        continuation.onTermination = { _ in held.value.forEach { NotificationCenter.default.removeObserver($0) } }
+        return stream
+    }
+
+    /// Whether the system starts the VPN by itself; false until it is installed or loaded.
+    public var isOnDemand: Bool { manager?.isOnDemandEnabled ?? false }
 
     /// Finds the profile if it is installed; false if it is not.
     @discardableResult
@@ -97,13 +121,19 @@ public final class VMessVPNManager {
         settings.excludeLocalNetworks = profile.excludeLocalNetworks
         manager.protocolConfiguration = settings
         manager.localizedDescription = profile.name
-        manager.onDemandRules = profile.onDemand.rules
-        manager.isOnDemandEnabled = profile.onDemand != .off
+        demand(manager)
         manager.isEnabled = true
-        try await complete { manager.saveToPreferences(completionHandler: $0) }
-        // A profile that has just been saved cannot be started before it is read again.
-        try await complete { manager.loadFromPreferences(completionHandler: $0) }
+        try await save(manager)
         self.manager = manager
+    }
+
+    /// Says anew when the system starts the VPN by itself. Kept for `install` if it is not installed yet.
+    public func setOnDemand(_ onDemand: VpnProfile.OnDemand) async throws {
+        profile.onDemand = onDemand
+        if manager == nil { try await load() }
+        guard let manager else { return }
+        demand(manager)
+        try await save(manager)
     }
 
     /// Starts the VPN. Whether it comes up is told by `status` and `lastError`.
@@ -112,20 +142,21 @@ public final class VMessVPNManager {
     ///   system refuses.
     public func start() async throws {
         let manager = try await installed()
-        if !manager.isEnabled {
+        if !manager.isEnabled || manager.isOnDemandEnabled != (profile.onDemand != .off) {
+            demand(manager)
             manager.isEnabled = true
-            try await complete { manager.saveToPreferences(completionHandler: $0) }
-            try await complete { manager.loadFromPreferences(completionHandler: $0) }
+            try await save(manager)
         }
+        try? profile.store.note(nil)
         do { try manager.connection.startVPNTunnel(options: nil) } catch { throw refused(error) }
     }
 
-    /// Stops the VPN. One that is started on demand is told not to start again before the next `install`.
+    /// Stops the VPN. One that is started on demand is told not to start again before the next `start`.
     public func stop() async throws {
         let manager = try await installed()
         if manager.isOnDemandEnabled {
             manager.isOnDemandEnabled = false
-            try await complete { manager.saveToPreferences(completionHandler: $0) }
+            try await save(manager)
         }
         manager.connection.stopVPNTunnel()
     }
@@ -138,19 +169,24 @@ public final class VMessVPNManager {
         try profile.store.remove()
     }
 
-    /// Why the VPN was disconnected the last time; nil if nobody is at fault, and below iOS 16, which does not tell.
+    /// Why the VPN was disconnected the last time; nil if nobody is at fault.
+    ///
+    /// The system tells it from iOS 16 on, and the extension's own word is left in the keychain for all.
     public func lastError() async -> VMessError? {
-        guard #available(iOS 16, macOS 13, *), let connection = manager?.connection else { return nil }
-        return await withCheckedContinuation { continuation in
+        let noted = profile.store.noted()
+        guard #available(iOS 16, macOS 13, *), let connection = manager?.connection else { return noted }
+        let told = await withCheckedContinuation { (continuation: CheckedContinuation<VMessError?, Never>) in
             connection.fetchLastDisconnectError { error in
-                continuation.resume(returning: error.map(passedOn))
+                continuation.resume(returning: error.map { passedOn($0, noted) })
             }
         }
+        return told ?? noted
     }
 
     /// Asks the extension.
     ///
-    /// - Throws: `VMessError`: `notRunning` if there is nobody to answer; else what the extension has failed with.
+    /// - Throws: `VMessError`: `notRunning` if there is nobody to answer; `timeout` if the extension hangs; else what the
+    ///   extension has failed with.
     public func send(_ request: AppRequest) async throws -> AppResponse {
         guard let session = try await installed().connection as? NETunnelProviderSession else {
             throw VMessError(.notRunning, "the VPN is not running")
@@ -158,19 +194,35 @@ public final class VMessVPNManager {
         let message = try AppMessages.encode(request)
         let answer = try await withCheckedThrowingContinuation {
             (continuation: CheckedContinuation<Data?, any Error>) in
+            let once = Once(continuation)
             do {
-                try session.sendProviderMessage(message) { continuation.resume(returning: $0) }
+                try session.sendProviderMessage(message) { once.resume(.success($0)) }
             } catch {
-                continuation.resume(
-                    throwing: VMessError(
-                        .notRunning, "the VPN is not running", hint: "start it first",
-                        reason: String(describing: error)))
+                once.resume(
+                    .failure(
+                        VMessError(
+                            .notRunning, "the VPN is not running", hint: "start it first",
+                            reason: String(describing: error))))
+            }
+            DispatchQueue.global().asyncAfter(deadline: .now() + VMessVPNManager.patience) {
+                once.resume(.failure(VMessError(.timeout(what: "the extension"), "the VPN did not answer in time")))
             }
         }
         guard let answer else { throw VMessError(.notRunning, "the VPN did not answer", hint: "start it first") }
         let response = try AppMessages.decode(AppResponse.self, from: answer)
         if case .failed(let message) = response { throw message.error }
         return response
+    }
+
+    private func demand(_ manager: NETunnelProviderManager) {
+        manager.onDemandRules = profile.onDemand.rules
+        manager.isOnDemandEnabled = profile.onDemand != .off
+    }
+
+    private func save(_ manager: NETunnelProviderManager) async throws {
+        try await complete { manager.saveToPreferences(completionHandler: $0) }
+        // A profile that has just been saved cannot be started before it is read again.
+        try await complete { manager.loadFromPreferences(completionHandler: $0) }
     }
 
     private func installed() async throws -> NETunnelProviderManager {
@@ -233,7 +285,25 @@ private func refused(_ error: any Error) -> VMessError {
         reason: String(describing: error))
 }
 
-/// The extension's error, or the system's word for why it ended.
-private func passedOn(_ error: any Error) -> VMessError {
-    VMessError(passedOn: error as NSError) ?? VMessError(.tunGone, error.localizedDescription, reason: "\(error)")
+/// The extension's error; else what it has noted, or the system's word for why it ended.
+private func passedOn(_ error: any Error, _ noted: VMessError?) -> VMessError {
+    VMessError(passedOn: error as NSError) ?? noted
+        ?? VMessError(.tunGone, error.localizedDescription, reason: "\(error)")
+}
+
+/// A continuation of which the first answer counts.
+private final class Once<Value: Sendable>: Sendable {
+    private let waiting: Locked<CheckedContinuation<Value, any Error>?>
+
+    init(_ continuation: CheckedContinuation<Value, any Error>) {
+        waiting = Locked(continuation)
+    }
+
+    func resume(_ result: Result<Value, any Error>) {
+        let first = waiting.withLock { waiting in
+            defer { waiting = nil }
+            return waiting
+        }
+        first?.resume(with: result)
+    }
 }

@@ -54,7 +54,8 @@ final class MemoryWatcher: Watcher {
             let source = DispatchSource.makeMemoryPressureSource(eventMask: .all, queue: .global())
             source.setEventHandler { [weak source, weak session] in
                 guard let event = source?.data else { return }
-                session?.memoryPressure(MemoryPressure(warning: event.contains(.warning), critical: event.contains(.critical)))
+                let level = MemoryPressure(warning: event.contains(.warning), critical: event.contains(.critical))
+                session?.memoryPressure(level)
             }
             source.resume()
             self.source = source

@@ -1,7 +1,7 @@
 import Foundation
 
 /// A listening or bound loopback socket and its port.
-fileprivate struct LoopbackSocket {
+private struct LoopbackSocket {
     let fd: Int32
     let port: UInt16
 

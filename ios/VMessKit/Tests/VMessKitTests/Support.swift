@@ -1,8 +1,7 @@
+@preconcurrency import Dispatch
 import Foundation
 import VMessKit
 import XCTest
-
-@preconcurrency import Dispatch
 
 /// The longest that a test waits for what must come, in seconds.
 let patience: TimeInterval = 20

@@ -43,7 +43,8 @@ final class ProviderTests: XCTestCase {
         XCTAssertNil(error)
         // An echo request from 172.19.0.1 to 192.0.2.9, made by hand.
         let ping: [UInt8] = [
-            0x45, 0, 0, 28, 0, 7, 0x40, 0, 64, 1, 0xcc, 0xbc, 172, 19, 0, 1, 192, 0, 2, 9, 8, 0, 0xf7, 0xb1, 0, 77, 0, 1,
+            0x45, 0, 0, 28, 0, 7, 0x40, 0, 64, 1, 0xcc, 0xbc, 172, 19, 0, 1, 192, 0, 2, 9, 8, 0, 0xf7, 0xb1, 0, 77, 0,
+            1,
         ]
         provider.packetFlow.inject(Data(ping))
         let deadline = Date().addingTimeInterval(20)

@@ -41,7 +41,8 @@ public struct ErrorMessage: Codable, Sendable, Equatable {
     private let reason: String
     private let path: String
 
-    init(_ error: VMessError) {
+    /// Packs an error up.
+    public init(_ error: VMessError) {
         (code, detail, text) = (error.code, error.detail ?? "", error.text)
         (hint, reason, path) = (error.hint, error.reason, error.path)
     }

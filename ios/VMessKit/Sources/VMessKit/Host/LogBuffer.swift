@@ -27,8 +27,11 @@ public final class LogBuffer: Sendable {
         }
     }
 
-    /// The lines after the number `since`, oldest first.
+    /// The lines after the number `since`, oldest first; all of them if that number has not been given out, since whoever
+    /// asks has it from a process before this one.
     public func entries(since: UInt64 = 0) -> [Entry] {
-        state.withLock { state in state.entries.filter { $0.number > since } }
+        state.withLock { state in
+            since > state.last ? state.entries : state.entries.filter { $0.number > since }
+        }
     }
 }
