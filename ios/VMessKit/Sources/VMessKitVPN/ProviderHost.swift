@@ -8,6 +8,7 @@ final class ProviderHost: VpnHost, @unchecked Sendable {
     /// Set once, before anything is asked.
     weak var provider: VMessPacketTunnelProvider?
 
+    private let flow = Locked<FlowAdapter?>(nil)
     private let logger = Logger(subsystem: "org.vmesskit", category: "provider")
 
     func configuration() async throws -> VpnConfiguration {
@@ -31,7 +32,13 @@ final class ProviderHost: VpnHost, @unchecked Sendable {
     func device(_ plan: TunPlan) throws -> any TunDevice {
         if let fd = Utun.find() { return UtunDevice(fd: fd) }
         log(.warning, "the tunnel's descriptor was not found: packets take the longer way")
-        return try PacketBridge(FlowAdapter(present().packetFlow), mtu: plan.mtu)
+        let provider = try present()
+        let adapter = flow.withLock { flow in
+            let adapter = flow ?? FlowAdapter(provider.packetFlow)
+            flow = adapter
+            return adapter
+        }
+        return try PacketBridge(adapter, mtu: plan.mtu)
     }
 
     func reassert(_ isReasserting: Bool) {
@@ -72,14 +79,34 @@ private final class UtunDevice: TunDevice {
     func close() {}
 }
 
-/// The system's packet flow.
+/// The system's packet flow, which one reader has after the other: only one question to the system is ever open, and the
+/// newest reader gets its answer.
 private final class FlowAdapter: PacketFlow, @unchecked Sendable {
+    private struct Reading {
+        var answer: (@Sendable ([Data]) -> Void)?
+        var isAsking = false
+    }
+
     private let flow: NEPacketTunnelFlow
+    private let reading = Locked(Reading())
 
     init(_ flow: NEPacketTunnelFlow) { self.flow = flow }
 
     func readPackets(_ answer: @escaping @Sendable ([Data]) -> Void) {
-        flow.readPackets { packets, _ in answer(packets) }
+        let isFirst = reading.withLock { reading in
+            reading.answer = answer
+            defer { reading.isAsking = true }
+            return !reading.isAsking
+        }
+        guard isFirst else { return }
+        flow.readPackets { [reading] packets, _ in
+            let answer = reading.withLock { reading in
+                reading.isAsking = false
+                defer { reading.answer = nil }
+                return reading.answer
+            }
+            answer?(packets)
+        }
     }
 
     func writePackets(_ packets: [Data]) {
