@@ -9,7 +9,8 @@ use super::shard::{Live, Shard};
 use super::workers::Workers;
 use crate::addr::Cidr;
 use crate::config::{
-    self, Allocate, Config, Icmp, Inbound, InboundProtocol, Listen, LogLevel, Socks, Unix, VmessInbound,
+    self, Allocate, Config, Icmp, Inbound, InboundProtocol, Listen, LogLevel, SockOpt, Socks, Unix,
+    VmessInbound,
 };
 use crate::error::{Error, ErrorKind};
 use crate::transport::Reception;
@@ -342,7 +343,8 @@ impl Running {
     }
 
     fn open_one(&mut self, inbound: &Inbound, address: SocketAddr) -> Result<(u64, Vec<Listener>), Error> {
-        let sockets = sockets::open(&title(inbound), kind(inbound), address, self.shards())?;
+        let options = options(inbound);
+        let sockets = sockets::open(&title(inbound), kind(inbound), address, self.shards(), &options)?;
         self.last_id += 1;
         Ok((self.last_id, sockets))
     }
@@ -429,7 +431,11 @@ impl Running {
 impl Bound {
     /// Whether an inbound of a new config that replaces this one listens in the very same place.
     fn leaves_sockets_to(&self, added: &Inbound) -> bool {
-        let same = || kind(added) == kind(&self.inbound) && place(added) == place(&self.inbound);
+        let same = || {
+            kind(added) == kind(&self.inbound)
+                && place(added) == place(&self.inbound)
+                && options(added) == options(&self.inbound)
+        };
         !self.sockets.is_empty() && place(added).is_some() && same()
     }
 }
@@ -521,6 +527,14 @@ const fn kind(inbound: &Inbound) -> Kind {
     match &inbound.protocol {
         InboundProtocol::Vmess(settings) if settings.stream.transport.is_over_udp() => Kind::Udp,
         _ => Kind::Tcp,
+    }
+}
+
+/// What is set on an inbound's sockets.
+fn options(inbound: &Inbound) -> SockOpt {
+    match &inbound.protocol {
+        InboundProtocol::Vmess(settings) => settings.stream.sockopt.clone(),
+        _ => SockOpt::default(),
     }
 }
 

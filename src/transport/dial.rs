@@ -9,6 +9,7 @@ use crate::addr::{Host, Target};
 use crate::config::DomainStrategy;
 use crate::engine::Shard;
 use crate::error::{Error, ErrorKind, Stage};
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -100,7 +101,12 @@ pub(crate) async fn tcp_addresses(
 ) -> Result<TcpStream, DialError> {
     let started = Instant::now();
     let remotes: Vec<SocketAddr> = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
-    let attempts = eyeballs::race(&remotes, |remote| protect::tcp_connect(shard, remote, wishes));
+    let mut wishes = Cow::Borrowed(wishes);
+    if remotes.len() > 1 && wishes.options.tcp_fast_open.is_some() {
+        // A connect that waits for payload says nothing of who answers first.
+        wishes.to_mut().options.tcp_fast_open = None;
+    }
+    let attempts = eyeballs::race(&remotes, |remote| protect::tcp_connect(shard, remote, &wishes));
     match timeout_at(deadline, attempts).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(Some(error))) => Err(DialError::socket(error, started)),

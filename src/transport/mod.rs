@@ -31,6 +31,7 @@ mod queue;
 pub(crate) mod sealed;
 mod server_addresses;
 pub(crate) mod socket;
+pub(crate) mod sockopt;
 mod stream;
 pub(crate) mod tcp;
 #[cfg(test)]

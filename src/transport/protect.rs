@@ -3,11 +3,12 @@
 //!
 //! Listeners are not made here: they are reached from outside and need no protection.
 
+use super::sockopt::{Refused, SEND_THROUGH, steer, tune};
 use crate::config::SockOpt;
 use crate::engine::Shard;
 use crate::error::{Error, ErrorKind, Stage};
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -42,6 +43,9 @@ pub(crate) enum SocketError {
     /// No file descriptor, or no kernel memory, is free; several attempts were made.
     #[error("no file descriptor is free")]
     Exhausted,
+    /// An option of the config cannot be set.
+    #[error("{0}")]
+    Option(#[from] Refused),
     /// The operating system refused.
     #[error("{text}")]
     Io {
@@ -65,6 +69,7 @@ impl From<SocketError> for Error {
     fn from(error: SocketError) -> Self {
         match error {
             SocketError::Protect(error) => error,
+            SocketError::Option(refused) => refused.into(),
             SocketError::Exhausted => {
                 Self::new(ErrorKind::ResourceLimit { what: "file descriptors" }, "no file descriptor is free")
                     .with_hint("raise the process's limit of open files, or close connections")
@@ -92,6 +97,10 @@ pub(crate) async fn tcp_connect(
     steer(&socket, &wishes.options)?;
     if let Some(from) = wishes.from {
         bind_from(&socket, from, remote)?;
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if wishes.options.tcp_fast_open == Some(true) {
+        super::sockopt::open_fast(&socket);
     }
     Ok(TcpSocket::from_std_stream(socket.into()).connect(remote).await?)
 }
@@ -194,66 +203,22 @@ fn open(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<So
 fn prepare_tcp(socket: &Socket, options: &SockOpt) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     // What follows tunes a connection that works without it.
-    if let Some(keepalive) = keepalive(options) {
-        let _ = socket.set_tcp_keepalive(&keepalive);
-    }
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     let _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        let _ = socket.set_tcp_user_timeout(Some(options.user_timeout.unwrap_or(USER_TIMEOUT)));
-        if let Some(congestion) = &options.congestion {
-            let _ = socket.set_tcp_congestion(congestion.as_bytes());
-        }
-    }
+    tune(socket, options, Some(USER_TIMEOUT));
     Ok(())
-}
-
-/// How an idle connection is probed, if that is wished for.
-pub(crate) fn keepalive(options: &SockOpt) -> Option<TcpKeepalive> {
-    let keepalive = TcpKeepalive::new();
-    match (options.keepalive_idle, options.keepalive_interval) {
-        (None, None) => None,
-        (Some(idle), None) => Some(keepalive.with_time(idle)),
-        (None, Some(interval)) => Some(keepalive.with_interval(interval)),
-        (Some(idle), Some(interval)) => Some(keepalive.with_time(idle).with_interval(interval)),
-    }
-}
-
-/// Sets the options that decide where packets go: one that cannot be set is an error, since they would go elsewhere.
-///
-/// # Errors
-/// The system's; marks and devices need privileges on most.
-#[cfg_attr(not(any(target_os = "linux", target_os = "android")), expect(unused_variables))]
-pub(crate) fn steer(socket: &Socket, options: &SockOpt) -> io::Result<()> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        if let Some(mark) = options.mark {
-            socket.set_mark(mark).map_err(|error| named("sockopt.mark", &error))?;
-        }
-        if let Some(device) = &options.device {
-            let bound = socket.bind_device(Some(device.as_bytes()));
-            bound.map_err(|error| named("sockopt.bindToDevice", &error))?;
-        }
-    }
-    Ok(())
-}
-
-fn named(option: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{option}: {error}"))
 }
 
 /// Binds a socket to one of our addresses, on any port.
 ///
 /// # Errors
-/// `AddrNotAvailable` if it is not ours, or of another family than `remote`.
-fn bind_from(socket: &Socket, from: IpAddr, remote: SocketAddr) -> io::Result<()> {
-    if from.is_ipv4() != remote.is_ipv4() {
-        let text = "the address of sendThrough is of another family";
-        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, text));
-    }
-    let bound = socket.bind(&SocketAddr::new(from, 0).into());
-    bound.map_err(|error| named("sendThrough", &error))
+/// [`Refused`] if it is not ours, or of another family than `remote`.
+fn bind_from(socket: &Socket, from: IpAddr, remote: SocketAddr) -> Result<(), Refused> {
+    let bound = match from.is_ipv4() == remote.is_ipv4() {
+        true => socket.bind(&SocketAddr::new(from, 0).into()),
+        false => Err(Errno::ADDRNOTAVAIL.into()),
+    };
+    bound.map_err(|error| Refused::new(SEND_THROUGH, &error))
 }
 
 #[cfg(test)]
@@ -275,6 +240,93 @@ mod tests {
         {
             assert_eq!(socket.tcp_notsent_lowat().expect("lowat"), NOTSENT_LOWAT);
             assert_eq!(socket.tcp_user_timeout().expect("timeout"), Some(USER_TIMEOUT));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connected_socket_has_the_options_of_the_config() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let remote = listener.local_addr().expect("address");
+        let options = SockOpt {
+            keepalive_idle: Some(Duration::from_secs(40)),
+            keepalive_interval: Some(Duration::from_secs(7)),
+            user_timeout: Some(Duration::from_millis(1500)),
+            congestion: Some("reno".into()),
+            ..SockOpt::default()
+        };
+        let wishes = Wishes { options, from: Some([127, 0, 0, 9].into()) };
+        let stream = tcp_connect(&shard(), remote, &wishes).await.expect("connect");
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().expect("keepalive"));
+        assert_eq!(socket.tcp_keepalive_time().expect("idle"), Duration::from_secs(40));
+        assert_eq!(socket.tcp_keepalive_interval().expect("interval"), Duration::from_secs(7));
+        assert_eq!(socket.tcp_user_timeout().expect("timeout"), Some(Duration::from_millis(1500)));
+        assert!(socket.tcp_congestion().expect("congestion").starts_with(b"reno"));
+        assert_eq!(stream.local_addr().expect("address").ip(), IpAddr::from([127, 0, 0, 9]));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_mark_and_a_device_are_set_or_what_is_missing_is_said() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let remote = listener.local_addr().expect("address");
+        let connect = async |options: SockOpt| {
+            let wishes = Wishes { options, from: None };
+            tcp_connect(&shard(), remote, &wishes).await.map_err(Error::from)
+        };
+        match connect(SockOpt { mark: Some(7), ..SockOpt::default() }).await {
+            Ok(stream) => assert_eq!(SockRef::from(&stream).mark().expect("mark"), 7),
+            Err(error) => {
+                assert_eq!(
+                    (error.kind, &*error.path),
+                    (ErrorKind::ConfigInvalid, "streamSettings.sockopt.mark")
+                );
+                assert!(error.hint.contains("CAP_NET_ADMIN"), "{error:?}");
+            }
+        }
+        match connect(SockOpt { device: Some("lo".into()), ..SockOpt::default() }).await {
+            Ok(stream) => assert_eq!(SockRef::from(&stream).device().expect("device"), Some(b"lo".to_vec())),
+            Err(error) => assert!(error.hint.contains("CAP_NET_RAW"), "{error:?}"),
+        }
+        let error = connect(SockOpt { device: Some("nosuch0".into()), ..SockOpt::default() }).await;
+        let error = error.expect_err("no such device");
+        assert_eq!(&*error.path, "streamSettings.sockopt.interface");
+        assert!(error.hint.contains("no such device") || error.hint.contains("CAP_NET_RAW"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_not_ours_is_said() {
+        for from in ["192.0.2.7", "2001:db8::7"] {
+            let wishes = Wishes { from: from.parse().ok(), ..Wishes::default() };
+            let remote = "127.0.0.1:9".parse().expect("literal");
+            let error =
+                tcp_connect(&shard(), remote, &wishes).await.map_err(Error::from).expect_err("not ours");
+            assert_eq!((error.kind, &*error.path), (ErrorKind::ConfigInvalid, "sendThrough"), "{error:?}");
+            assert!(error.hint.contains("does not have the address"), "{error:?}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_first_payload_may_travel_in_the_syn() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let remote = listener.local_addr().expect("address");
+        let options = SockOpt { tcp_fast_open: Some(true), ..SockOpt::default() };
+        let wishes = Wishes { options, from: None };
+        // With or without the system's leave, and with or without a cookie, it connects.
+        for _ in 0..3 {
+            let mut ours = tcp_connect(&shard(), remote, &wishes).await.expect("connect");
+            let set = nix::sys::socket::getsockopt(&ours, nix::sys::socket::sockopt::TcpFastOpenConnect);
+            assert_eq!(set, Ok(true));
+            ours.write_all(b"first").await.expect("written");
+            let (mut theirs, _) = listener.accept().await.expect("accepted");
+            let mut got = [0; 5];
+            theirs.read_exact(&mut got).await.expect("read");
+            theirs.write_all(&got).await.expect("written");
+            ours.read_exact(&mut got).await.expect("read");
+            assert_eq!(&got, b"first");
         }
     }
 

@@ -214,5 +214,9 @@ fn send(socket: &impl Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     let flags = rustix::net::SendFlags::NOSIGNAL;
     #[cfg(target_vendor = "apple")]
     let flags = rustix::net::SendFlags::empty();
-    Ok(rustix::net::sendmsg(socket, slices, &mut rustix::net::SendAncillaryBuffer::default(), flags)?)
+    match rustix::net::sendmsg(socket, slices, &mut rustix::net::SendAncillaryBuffer::default(), flags) {
+        // A connect that waited for its first payload (TCP Fast Open) goes on without it.
+        Err(rustix::io::Errno::INPROGRESS) => Err(io::ErrorKind::WouldBlock.into()),
+        sent => Ok(sent?),
+    }
 }

@@ -1,8 +1,9 @@
 //! Listening sockets: one for each shard, all of them on one address, among which the system deals out the clients.
 
 use super::unix_listener::{self, SocketFile};
-use crate::config::Unix;
+use crate::config::{SockOpt, Unix};
 use crate::error::{Error, ErrorKind};
+use crate::transport::sockopt::{Refused, steer, tune};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::fmt;
@@ -120,40 +121,68 @@ pub(crate) enum Kind {
 /// names the inbound to a person. Nobody else can listen there, not even another instance with several shards.
 ///
 /// # Errors
-/// `ResourceLimit` if the address is in use or no descriptor is free, `ConfigInvalid` if it is not ours to listen on; with
-/// a hint. None of the sockets is open then.
+/// `ResourceLimit` if the address is in use or no descriptor is free, `ConfigInvalid` if it is not ours to listen on or an
+/// option cannot be set; with a hint. None of the sockets is open then.
 pub(crate) fn open(
     what: &str,
     kind: Kind,
     address: SocketAddr,
     count: usize,
+    options: &SockOpt,
 ) -> Result<Vec<Listener>, Error> {
-    open_all(kind, address, count).map_err(|error| explain(what, address, &error))
+    open_all(kind, address, count, options).map_err(|failed| match failed {
+        Failed::Option(refused) => refused.into(),
+        Failed::Io(error) => explain(what, address, &error),
+    })
 }
 
-fn open_all(kind: Kind, address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
-    let first = bind(kind, address, false)?;
+/// Why a socket does not listen.
+enum Failed {
+    Option(Refused),
+    Io(io::Error),
+}
+
+impl From<Refused> for Failed {
+    fn from(refused: Refused) -> Self {
+        Self::Option(refused)
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn open_all(
+    kind: Kind,
+    address: SocketAddr,
+    count: usize,
+    options: &SockOpt,
+) -> Result<Vec<Listener>, Failed> {
+    let first = bind(kind, address, false, options)?;
     if count > 1 {
         // Only now: bound without it, the address is known to be nobody else's.
         first.set_reuse_port(true)?;
     }
-    let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-    let first = listening(kind, first)?;
+    let address =
+        first.local_addr()?.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+    let first = listening(kind, first, options)?;
     let mut sockets = vec![first];
     for _ in 1..count {
-        sockets.push(listening(kind, bind(kind, address, true)?)?);
+        sockets.push(listening(kind, bind(kind, address, true, options)?, options)?);
     }
     Ok(sockets)
 }
 
-fn bind(kind: Kind, address: SocketAddr, shared: bool) -> io::Result<Socket> {
+fn bind(kind: Kind, address: SocketAddr, shared: bool, options: &SockOpt) -> Result<Socket, Failed> {
     let (form, protocol) = match kind {
         Kind::Tcp => (Type::STREAM, Protocol::TCP),
         Kind::Udp => (Type::DGRAM, Protocol::UDP),
     };
     let socket = Socket::new(Domain::for_address(address), form, Some(protocol))?;
     if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
+        socket.set_only_v6(options.v6_only.unwrap_or(!address.ip().is_unspecified()))?;
     }
     if kind == Kind::Tcp {
         // With datagrams it would let another program listen there too.
@@ -163,21 +192,23 @@ fn bind(kind: Kind, address: SocketAddr, shared: bool) -> io::Result<Socket> {
         socket.set_reuse_port(true)?;
     }
     socket.set_nonblocking(true)?;
+    steer(&socket, options)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
 /// Lets clients come. What is set on the socket here, its connections inherit.
-fn listening(kind: Kind, socket: Socket) -> io::Result<Listener> {
+fn listening(kind: Kind, socket: Socket, options: &SockOpt) -> io::Result<Listener> {
     if kind == Kind::Udp {
         // What comes in a burst waits there; a system that allows less gives what it allows.
         let _ = socket.set_recv_buffer_size(UDP_BUFFER);
         let _ = socket.set_send_buffer_size(UDP_BUFFER);
         return Ok(Listener::Udp(socket.into()));
     }
-    // Both tune connections that work without them.
+    // They tune connections that work without them.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
+    tune(&socket, options, None);
     socket.listen(BACKLOG)?;
     Ok(Listener::Tcp(socket.into()))
 }
@@ -214,20 +245,20 @@ mod tests {
 
     #[test]
     fn the_sockets_of_one_inbound_share_a_port_that_nobody_else_can_take() {
-        let sockets = open("a", Kind::Tcp, ANY, 3).expect("a free port");
+        let sockets = open("a", Kind::Tcp, ANY, 3, &SockOpt::default()).expect("a free port");
         let address = sockets[0].address().expect("bound");
         assert!(sockets.iter().all(|socket| socket.address() == Some(address)));
         for count in [1, 3] {
-            let error = open("b", Kind::Tcp, address, count).expect_err("taken");
+            let error = open("b", Kind::Tcp, address, count, &SockOpt::default()).expect_err("taken");
             assert_eq!(error.kind, ErrorKind::ResourceLimit { what: "listening port" });
         }
         drop(sockets);
-        assert_eq!(open("b", Kind::Tcp, address, 3).map(|sockets| sockets.len()), Ok(3));
+        assert_eq!(open("b", Kind::Tcp, address, 3, &SockOpt::default()).map(|sockets| sockets.len()), Ok(3));
     }
 
     #[test]
     fn clients_are_dealt_out() {
-        let sockets = open("a", Kind::Tcp, ANY, 2).expect("a free port");
+        let sockets = open("a", Kind::Tcp, ANY, 2, &SockOpt::default()).expect("a free port");
         let address = sockets[0].address().expect("bound");
         let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(address).expect("it listens")).collect();
         let taken = |socket: &Listener| match socket {
@@ -242,10 +273,10 @@ mod tests {
 
     #[test]
     fn datagrams_are_dealt_out_by_where_they_come_from() {
-        let sockets = open("a", Kind::Udp, ANY, 2).expect("a free port");
+        let sockets = open("a", Kind::Udp, ANY, 2, &SockOpt::default()).expect("a free port");
         let address = sockets[0].address().expect("bound");
         for count in [1, 2] {
-            assert!(open("b", Kind::Udp, address, count).is_err(), "it is taken");
+            assert!(open("b", Kind::Udp, address, count, &SockOpt::default()).is_err(), "it is taken");
         }
         let clients: Vec<_> = (0..64).map(|_| UdpSocket::bind(ANY).expect("a port")).collect();
         for _ in 0..2 {
@@ -260,5 +291,35 @@ mod tests {
         let (one, other) = (taken(&sockets[0]), taken(&sockets[1]));
         assert_eq!(one.len() + other.len(), 2 * clients.len());
         assert!(one.iter().all(|from| !other.contains(from)), "a client stays with a shard");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn connections_inherit_the_options_of_the_config() {
+        let options = SockOpt {
+            keepalive_idle: Some(Duration::from_secs(33)),
+            user_timeout: Some(Duration::from_secs(9)),
+            ..SockOpt::default()
+        };
+        let mut sockets = open("a", Kind::Tcp, ANY, 1, &options).expect("a free port");
+        let Some(Listener::Tcp(listener)) = sockets.pop() else { panic!("it is of TCP") };
+        let _client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        listener.set_nonblocking(false).expect("a socket");
+        let (accepted, _) = listener.accept().expect("accepted");
+        let socket = socket2::SockRef::from(&accepted);
+        assert_eq!(socket.tcp_keepalive_time().expect("idle"), Duration::from_secs(33));
+        assert_eq!(socket.tcp_user_timeout().expect("timeout"), Some(Duration::from_secs(9)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_option_that_cannot_be_set_is_named() {
+        let options = SockOpt { device: Some("nosuch0".into()), ..SockOpt::default() };
+        for kind in [Kind::Tcp, Kind::Udp] {
+            let error = open("a", kind, ANY, 1, &options).expect_err("no such device");
+            let path = "streamSettings.sockopt.interface";
+            assert_eq!((error.kind, &*error.path), (ErrorKind::ConfigInvalid, path));
+            assert!(!error.hint.is_empty(), "{error:?}");
+        }
     }
 }

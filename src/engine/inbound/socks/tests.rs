@@ -36,7 +36,7 @@ impl Started {
 
 fn start(shard: &Rc<Shard>, settings: &Socks) -> Result<Started, Error> {
     let inbound = Inbound { tag: "socks".into(), protocol: InboundProtocol::Socks(settings.clone()) };
-    let sockets = sockets::open("a test", Kind::Tcp, settings.listen, 1)?;
+    let sockets = sockets::open("a test", Kind::Tcp, settings.listen, 1, &<_>::default())?;
     let socket = sockets.into_iter().next().expect("as many as asked for");
     let address = socket.address().expect("bound");
     let Waiting::Tcp(socket) = socket.register().expect("a runtime") else { panic!("it is of TCP") };
