@@ -188,6 +188,71 @@ fn socket_options_are_read() {
     );
 }
 
+/// A config with an outbound on WebSocket and TLS that is dialled through a freedom one by the tag `hop`.
+fn chained(stream: &str, proxy: &str) -> vmesskit::config::Parsed {
+    let text = config(
+        &format!(r#"{{"network": "ws", "wsSettings": {{"path": "/x"}}, "security": "tls"{stream}}}{proxy}"#),
+        "",
+    );
+    let hop = r#"{"outbounds": [{"protocol": "freedom", "tag": "hop"}, "#;
+    parse(&text.replacen(r#"{"outbounds": ["#, hop, 1))
+}
+
+#[test]
+fn what_is_dialled_through_an_outbound_keeps_its_transport_only_if_that_is_said() {
+    for (stream, proxy, transport) in [
+        ("", r#", "proxySettings": {"tag": "hop"}"#, "tcp"),
+        ("", r#", "proxySettings": {"tag": "hop", "transportLayer": true}"#, "ws"),
+        (r#", "sockopt": {"dialerProxy": "hop"}"#, "", "ws"),
+    ] {
+        let parsed = chained(stream, proxy);
+        let config = parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+        let outbound = &config.outbounds[1];
+        assert_eq!((outbound.via, outbound.stream.transport.name()), (Some(0), transport));
+        assert!(outbound.stream.tls.is_some(), "TLS stays");
+        let said = parsed.diagnostics.iter().any(|found| {
+            found.path == "outbounds[1].proxySettings.tag"
+                && found.text.contains("the transport `ws` is not used")
+        });
+        assert_eq!(said, transport == "tcp", "{:?}", parsed.diagnostics);
+    }
+}
+
+#[test]
+fn what_a_chained_outbound_cannot_have_is_said() {
+    let through = r#", "proxySettings": {"tag": "hop", "transportLayer": true}"#;
+    let send = format!(r#"{through}, "sendThrough": "127.0.0.1""#);
+    let found = |stream: &str, more: &str, path: &str, words: &str| {
+        let parsed = chained(stream, more);
+        let found = parsed.diagnostics.iter().find(|found| found.path == format!("outbounds[1].{path}"));
+        let found = found.unwrap_or_else(|| panic!("{path}: {:?}", parsed.diagnostics));
+        assert!(found.text.contains(words), "{found}");
+    };
+    found(r#", "sockopt": {"mark": 7}"#, through, "streamSettings.sockopt", "the sockets are those of");
+    found("", &send, "sendThrough", "the sockets are those of");
+    let both = r#", "sockopt": {"dialerProxy": "hop"}"#;
+    found(both, through, "streamSettings.sockopt.dialerProxy", "names an outbound to dial through already");
+    let text = config(r#"{"network": "kcp", "sockopt": {"dialerProxy": "hop"}}"#, "");
+    let parsed = parse(&text.replacen("[{", r#"[{"protocol": "freedom", "tag": "hop"}, {"#, 1));
+    assert!(parsed.config.is_none() && parsed.diagnostics[0].text.contains("`kcp` through another outbound"));
+}
+
+#[test]
+fn the_top_level_transport_holds_without_stream_settings_too() {
+    let settings = format!(r#"{{"vnext": [{{"address": "a", "port": 1, "users": [{{"id": "{USER}"}}]}}]}}"#);
+    let text = format!(
+        r#"{{"transport": {{"tcpSettings": {{"header": {{"type": "http"}}}}}},
+          "inbounds": [{{"protocol": "vmess", "port": 1, "settings": {{"clients": []}}}}],
+          "outbounds": [{{"protocol": "vmess", "settings": {settings}}}]}}"#
+    );
+    let parsed = parse(&text);
+    let config = parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+    let vmesskit::config::InboundProtocol::Vmess(inbound) = &config.inbounds[0].protocol else { panic!() };
+    for stream in [&inbound.stream, &config.outbounds[0].stream] {
+        assert!(matches!(&stream.transport, Transport::Tcp(tcp) if tcp.header.is_some()), "{stream:?}");
+    }
+}
+
 #[test]
 fn outbounds_are_chained_by_their_tags() {
     let chain = |first: &str, second: &str| {
@@ -287,7 +352,7 @@ fn mistakes_are_named() {
             "tlsSettings.certificates[0].certificateFile",
             "missing",
         ),
-        (r#""sockopt": {"dialerProxy": "x"}"#, Error, "sockopt.dialerProxy", "proxySettings"),
+        (r#""sockopt": {"dialerProxy": "x"}"#, Error, "sockopt.dialerProxy", "no outbound has this tag"),
         (r#""sockopt": {"tcpMaxSeg": 1200}"#, Warning, "sockopt.tcpMaxSeg", "ignored"),
     ];
     for (text, severity, path, words) in cases {

@@ -112,6 +112,7 @@ fn read<'a>(node: &Node<'a>, global: Option<&Object<'_>>, default_port: Option<u
     let kind = known.map(|(name, _)| *name);
     let stream = match object.get("streamSettings") {
         Some(node) if kind != Some("tun") => stream::read(&node, Side::Inbound, global),
+        None if kind == Some("vmess") => stream::absent(Side::Inbound, global),
         _ => Some(StreamSettings::default()),
     };
     if let (Some("socks"), Some(stream), Some(node)) = (kind, &stream, object.get("streamSettings"))

@@ -5,7 +5,7 @@ use super::model::{DomainStrategy, Freedom, Mux, Outbound, OutboundProtocol, Pac
 use super::nearest::nearest;
 use super::shown::{offer, quote};
 use super::stream::{self, Side};
-use super::transport::{StreamSettings, Transport};
+use super::transport::{SockOpt, StreamSettings, Transport};
 use super::vmess::{self, read_mux};
 use super::walk::{Node, Object, given};
 use crate::addr::Host;
@@ -65,6 +65,14 @@ pub(super) struct Entry<'a> {
     proxy: Option<Node<'a>>,
 }
 
+/// The outbound that another one is dialled through.
+struct Proxy<'a> {
+    /// Its name.
+    tag: Node<'a>,
+    /// Whether its streams take the place of the transport too: V2Ray's `proxySettings` without `transportLayer`.
+    replaces_transport: bool,
+}
+
 /// Reads all outbounds: the old `outbound` and `outboundDetour`, then `outbounds`, as V2Ray orders them. `allow_cfb` is
 /// `vmesskit.allowCfb`.
 pub(super) fn read_all<'a>(top: &Object<'a>, global: Option<&Object<'_>>, allow_cfb: bool) -> Vec<Entry<'a>> {
@@ -119,7 +127,8 @@ fn read<'a>(object: &Object<'a>, global: Option<&Object<'_>>, allow_cfb: bool) -
     match (object.get("streamSettings"), known) {
         (Some(node), Some(("blackhole", _))) => node.no_effect("a blackhole connects to nothing"),
         (Some(node), _) => stream = stream::read(&node, Side::Outbound, global),
-        (None, _) => {}
+        (None, Some(("freedom" | "blackhole", _))) => {}
+        (None, _) => stream = stream::absent(Side::Outbound, global),
     }
     if let (Some(("freedom", _)), Some(stream), Some(node)) = (known, &stream, object.get("streamSettings"))
         && (stream.tls.is_some() || stream.transport != Transport::default())
@@ -127,6 +136,13 @@ fn read<'a>(object: &Object<'a>, global: Option<&Object<'_>>, allow_cfb: bool) -
         node.no_effect("a freedom outbound takes `sockopt` alone");
     }
     let tls = stream.as_ref().is_some_and(|stream| stream.tls.is_some());
+    let proxy = proxy(object);
+    if let (Some(proxy), Some(stream)) = (&proxy, &mut stream) {
+        match known {
+            Some(("blackhole", _)) => proxy.tag.no_effect("a blackhole connects to nothing"),
+            _ => settle_proxy(object, proxy, stream),
+        }
+    }
     let send_through = send_through(object);
     check_common(object);
     let (mux, packet_encoding) = mux(object, known.map(|(name, _)| *name));
@@ -156,7 +172,7 @@ fn read<'a>(object: &Object<'a>, global: Option<&Object<'_>>, allow_cfb: bool) -
         send_through,
         via,
     });
-    Entry { tag, outbound, proxy: proxy(object) }
+    Entry { tag, outbound, proxy: proxy.map(|proxy| proxy.tag) }
 }
 
 /// Reads `sendThrough`; unspecified is none.
@@ -169,11 +185,56 @@ fn send_through(object: &Object<'_>) -> Option<IpAddr> {
     address.ok().filter(|ip| !ip.is_unspecified())
 }
 
-/// Reads `proxySettings`: the node that names the outbound to dial through.
-fn proxy<'a>(object: &Object<'a>) -> Option<Node<'a>> {
-    let settings = object.get("proxySettings")?.object(&["tag", "transportLayer"])?;
-    let tag = settings.required("tag", "the tag of an outbound")?;
-    tag.text().map(|_| tag)
+/// Reads `proxySettings`, and `dialerProxy` in `sockopt`, which is Xray's name for it.
+fn proxy<'a>(object: &Object<'a>) -> Option<Proxy<'a>> {
+    let settings = object.get("proxySettings").and_then(|node| node.object(&["tag", "transportLayer"]));
+    let dialer = object.get("streamSettings").and_then(|node| stream::dialer_proxy(&node));
+    let Some(settings) = settings else {
+        let tag = dialer.filter(|tag| tag.text().is_some())?;
+        return Some(Proxy { tag, replaces_transport: false });
+    };
+    let tag = settings.required("tag", "the tag of an outbound");
+    let replaces_transport = !settings.flag("transportLayer", false);
+    if let Some(node) = dialer {
+        node.error("`proxySettings` names an outbound to dial through already", |finding| {
+            finding.hint("remove one of the two")
+        });
+    }
+    tag.filter(|tag| tag.text().is_some()).map(|tag| Proxy { tag, replaces_transport })
+}
+
+/// Settles what is left of an outbound's stream settings where another outbound's streams take the place of sockets.
+fn settle_proxy(object: &Object<'_>, proxy: &Proxy<'_>, stream: &mut StreamSettings) {
+    if proxy.replaces_transport && stream.transport != Transport::default() {
+        // V2Ray takes the other outbound's stream as it is, with TLS on it and nothing else.
+        let text =
+            format!("the transport `{}` is not used: `proxySettings` takes its place", network(stream));
+        proxy
+            .tag
+            .warning(text, |finding| finding.hint("as with V2Ray; set `transportLayer` to true to keep it"));
+        stream.transport = Transport::default();
+    }
+    if matches!(stream.transport, Transport::Kcp(_) | Transport::Quic(_) | Transport::Unix(_)) {
+        let hint = "use a transport on TCP, or remove this";
+        proxy.tag.unsupported(&format!("the transport `{}` through another outbound", network(stream)), hint);
+    }
+    if stream.sockopt != SockOpt::default() {
+        stream.sockopt = SockOpt::default();
+        if let Some(node) = object.get("streamSettings").and_then(|node| node.peek("sockopt")) {
+            node.no_effect("the sockets are those of the outbound that this one is dialled through");
+        }
+    }
+    if let Some(node) = object.get("sendThrough").filter(|node| !node.is_empty()) {
+        node.no_effect("the sockets are those of the outbound that this one is dialled through");
+    }
+}
+
+/// What a person calls a transport: raw TCP that is not bare has its header.
+fn network(stream: &StreamSettings) -> &'static str {
+    match &stream.transport {
+        Transport::Tcp(_) => "tcp with a header",
+        transport => transport.name(),
+    }
 }
 
 /// Finds the outbounds that others dial through. A name that nobody has, and a chain that comes back to its start, are

@@ -135,6 +135,14 @@ impl<'a> Node<'a> {
         Some(Object { node: self.clone(), fields })
     }
 
+    /// The member `key` of an object whose keys are checked elsewhere; adds no finding.
+    pub(super) fn peek(&self, key: &str) -> Option<Self> {
+        let map = self.value.as_object()?;
+        let exact = map.get_key_value(key);
+        let found = exact.or_else(|| map.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)));
+        found.filter(|(_, value)| !value.is_null()).map(|(name, value)| self.child(name, value))
+    }
+
     /// The members of an object whose keys are free; members that are `null` are left out.
     pub(super) fn members(&self) -> Option<Vec<(&'a str, Self)>> {
         let Value::Object(map) = self.value else {

@@ -45,4 +45,5 @@ mod worker;
 mod workers;
 
 pub use measure::measure;
+pub(crate) use outbound::{OpenError, Outbound};
 pub(crate) use shard::Shard;

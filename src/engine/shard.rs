@@ -144,13 +144,7 @@ impl Live {
                 .with_reason(error.to_string())
                 .with_path("routing.rules")
         })?;
-        let build = |(index, outbound)| {
-            super::outbound::build(outbound).map_err(|error| {
-                let path = format!("outbounds[{index}].{}", error.path);
-                error.with_path(path.trim_end_matches('.'))
-            })
-        };
-        let outbounds = config.outbounds.iter().enumerate().map(build).collect::<Result<_, Error>>()?;
+        let outbounds = super::outbound::build_all(&config.outbounds)?;
         Ok(Self { router, outbounds, config })
     }
 }

@@ -12,12 +12,13 @@ use super::httpupgrade;
 use super::protect::Wishes;
 use super::server_addresses::ServerAddresses;
 use super::tcp::TcpCarrier;
+use super::through;
 use super::tls::TlsClient;
 use super::unix::{self, UnixCarrier};
 use super::ws;
 use crate::addr::{Host, Target};
 use crate::config::{Outbound, Transport};
-use crate::engine::Shard;
+use crate::engine::{self, Shard};
 use crate::error::{Error, ErrorKind, Stage};
 use std::io;
 use std::rc::Rc;
@@ -34,6 +35,8 @@ pub(crate) struct Way {
 /// What all servers of an outbound are reached by.
 struct Layers {
     wishes: Wishes,
+    /// The outbound whose streams take the place of sockets.
+    via: Option<Rc<dyn engine::Outbound>>,
     transport: Transport,
     /// The name that TLS is configured to ask for.
     tls_name: Option<String>,
@@ -64,18 +67,22 @@ impl Connected {
 }
 
 impl Way {
-    /// Prepares the way to a server of an outbound; opens nothing.
+    /// Prepares the way to a server of an outbound; opens nothing. With `via` the way goes through that outbound.
     ///
     /// # Errors
     /// `Unsupported` if the transport is none of this version's, with the path inside of the outbound.
-    pub(crate) fn new(outbound: &Outbound, server: Target) -> Result<Self, Error> {
+    pub(crate) fn new(
+        outbound: &Outbound,
+        server: Target,
+        via: Option<&Rc<dyn engine::Outbound>>,
+    ) -> Result<Self, Error> {
         let stream = &outbound.stream;
         check(&stream.transport)?;
         let wishes = Wishes { options: stream.sockopt.clone(), from: outbound.send_through };
         let tls_name = stream.tls.as_ref().and_then(|tls| tls.server_name.clone());
         let tls = stream.tls.as_ref().map(|tls| TlsClient::new(tls, &server.host, alpn(&stream.transport)));
         let tls = tls.transpose()?.map(Rc::new);
-        let layers = Layers { wishes, transport: stream.transport.clone(), tls_name };
+        let layers = Layers { wishes, via: via.cloned(), transport: stream.transport.clone(), tls_name };
         Ok(Self::to(server, Rc::new(layers), tls))
     }
 
@@ -195,8 +202,8 @@ impl Way {
         Ok(below.boxed())
     }
 
-    /// Connects what the transport rides on, a socket and, where it is wanted, TLS. Returns with it the protocol that TLS
-    /// has agreed on.
+    /// Connects what the transport rides on, a socket or another outbound's stream and, where it is wanted, TLS. Returns
+    /// with it the protocol that TLS has agreed on.
     ///
     /// # Errors
     /// [`DialError`].
@@ -210,6 +217,12 @@ impl Way {
             let Some(tls) = &self.tls else { return Ok((Connected::Layered(Box::new(carrier)), None)) };
             // Boxed below as well: another TLS, made for this socket, is not worth its size.
             return secure(shard, tls, Box::new(carrier) as Box<dyn Carrier>, deadline).await;
+        }
+        if let Some(via) = &self.layers.via {
+            let carrier: Box<dyn Carrier> =
+                Box::new(through::connect(shard, via, self.server(), deadline).await?);
+            let Some(tls) = &self.tls else { return Ok((Connected::Layered(carrier), None)) };
+            return secure(shard, tls, carrier, deadline).await;
         }
         let carrier = TcpCarrier::new(self.connect_socket(shard, deadline).await?);
         let Some(tls) = &self.tls else { return Ok((Connected::Tcp(carrier), None)) };

@@ -36,6 +36,7 @@ mod stream;
 pub(crate) mod tcp;
 #[cfg(test)]
 pub(crate) mod testing;
+mod through;
 mod tls;
 pub(crate) mod unix;
 mod upgrade;

@@ -103,6 +103,17 @@ pub(super) fn read(node: &Node<'_>, side: Side, global: Option<&Object<'_>>) -> 
     Some(StreamSettings { transport, tls: tls.map(Box::new), sockopt })
 }
 
+/// What holds without `streamSettings`: raw TCP as `global` has it. `None` after an error.
+pub(super) fn absent(side: Side, global: Option<&Object<'_>>) -> Option<StreamSettings> {
+    let node = global.and_then(|global| global.get("tcpSettings"));
+    Some(StreamSettings { transport: tcp(node.as_ref(), side)?, ..StreamSettings::default() })
+}
+
+/// The tag of the outbound that the sockets of `streamSettings` are replaced by (`sockopt.dialerProxy`).
+pub(super) fn dialer_proxy<'a>(node: &Node<'a>) -> Option<Node<'a>> {
+    node.peek("sockopt")?.peek("dialerProxy").filter(|node| !node.is_empty())
+}
+
 /// Reads the transport that `network` names.
 fn transport(
     object: &Object<'_>,

@@ -40,7 +40,7 @@ const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
 pub(super) fn read(node: &Node<'_>, side: Side) -> Option<SockOpt> {
     let object = node.object(KEYS)?;
     proxy_protocol(&object, side);
-    check_steering(&object);
+    check_steering(&object, side);
     let seconds = |key| {
         let read = given(object.get(key).map(|node| node.number_u32()))?;
         Some(read.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds.into())))
@@ -71,6 +71,14 @@ pub(super) fn read(node: &Node<'_>, side: Side) -> Option<SockOpt> {
             node.unsupported("binding sockets to a device on this system", "it is for Linux and Android");
         }
     }
+    if let Some(node) = object.get("tcpFastOpen").filter(|node| node.flag() == Some(true)) {
+        if side == Side::Inbound {
+            let effect = "on Linux the system does it for all listeners: sysctl net.ipv4.tcp_fastopen=1027";
+            node.ignored("`tcpFastOpen` of a listener", effect);
+        } else if !LINUX {
+            node.ignored("`tcpFastOpen` on this system", "connections work without it");
+        }
+    }
     Some(SockOpt {
         mark,
         tcp_fast_open: object.get("tcpFastOpen").and_then(|node| node.flag()),
@@ -86,9 +94,10 @@ pub(super) fn read(node: &Node<'_>, side: Side) -> Option<SockOpt> {
 }
 
 /// Reports what steers packets and is not served.
-fn check_steering(object: &Object<'_>) {
-    if let Some(node) = object.get("dialerProxy").filter(|node| !node.is_empty()) {
-        node.unsupported("dialling through another outbound by `dialerProxy`", "use `proxySettings`");
+fn check_steering(object: &Object<'_>, side: Side) {
+    // An outbound's is read with its `proxySettings`.
+    if let Some(node) = object.get("dialerProxy").filter(|node| !node.is_empty() && side == Side::Inbound) {
+        node.no_effect("it is for outbounds");
     }
     const KINDS: &[(&str, bool)] = &[("off", false), ("", false), ("redirect", true), ("tproxy", true)];
     if let Some(node) = object.get("tproxy")

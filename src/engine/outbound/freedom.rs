@@ -42,10 +42,7 @@ impl Freedom {
 
     /// Where a flow to `target` really goes.
     fn redirected(&self, target: Target) -> Target {
-        match &self.redirect {
-            Some((host, port)) => Target { host: host.clone().unwrap_or(target.host), port: *port },
-            None => target,
-        }
+        redirected(self.redirect.as_ref(), target)
     }
 
     /// Makes the socket of a UDP flow to `target`. `named`: what comes from there is called by that name.
@@ -65,6 +62,14 @@ impl Freedom {
 
     fn deadline(&self, shard: &Shard) -> Instant {
         Instant::now() + dial::DEADLINE.min(level(shard, self.level).handshake)
+    }
+}
+
+/// Where a flow to `target` really goes.
+pub(super) fn redirected(redirect: Option<&(Option<Host>, u16)>, target: Target) -> Target {
+    match redirect {
+        Some((host, port)) => Target { host: host.clone().unwrap_or(target.host), port: *port },
+        None => target,
     }
 }
 
@@ -270,7 +275,7 @@ mod tests {
     use tokio::task::LocalSet;
 
     fn freedom() -> Rc<dyn Outbound> {
-        build(&config().outbounds[0]).expect("nothing to read")
+        build(&config().outbounds[0], None).expect("nothing to read")
     }
 
     #[tokio::test]

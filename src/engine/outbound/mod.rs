@@ -2,6 +2,7 @@
 
 mod backoff;
 mod blackhole;
+mod detour;
 mod freedom;
 mod vmess;
 
@@ -110,27 +111,54 @@ pub(crate) trait Outbound {
     }
 }
 
-/// Builds the running side of an outbound: reads its files, opens no socket. This is the table of protocols.
+/// Builds the running side of all outbounds, in their order: one that another is dialled through comes before it.
+///
+/// # Errors
+/// [`build`]'s, with the path; `ConfigInvalid` if outbounds go through each other in a circle.
+pub(crate) fn build_all(outbounds: &[config::Outbound]) -> Result<Vec<Rc<dyn Outbound>>, Error> {
+    let mut built: Vec<Option<Rc<dyn Outbound>>> = vec![None; outbounds.len()];
+    loop {
+        let before = built.iter().flatten().count();
+        for (index, outbound) in outbounds.iter().enumerate() {
+            let via = outbound.via.map(|via| built.get(via).cloned().flatten());
+            let place = built.get_mut(index).filter(|place| place.is_none());
+            let (Some(place), None | Some(Some(_))) = (place, &via) else { continue };
+            let made = build(outbound, via.flatten()).map_err(|error| {
+                let path = format!("outbounds[{index}].{}", error.path);
+                error.with_path(path.trim_end_matches('.'))
+            });
+            *place = Some(made?);
+        }
+        if built.iter().all(Option::is_some) {
+            return Ok(built.into_iter().flatten().collect());
+        }
+        if let Some(index) = built.iter().position(Option::is_none)
+            && built.iter().flatten().count() == before
+        {
+            return Err(Error::new(
+                ErrorKind::ConfigInvalid,
+                "this chain of outbounds comes back to its start, or leads to none",
+            )
+            .with_path(format!("outbounds[{index}].proxySettings.tag")));
+        }
+    }
+}
+
+/// Builds the running side of an outbound, which is dialled through `via`: reads its files, opens no socket. This is the
+/// table of protocols.
 ///
 /// # Errors
 /// What is wrong with its files, or `Unsupported`; with the path inside of the outbound.
-pub(crate) fn build(outbound: &config::Outbound) -> Result<Rc<dyn Outbound>, Error> {
-    if outbound.via.is_some() {
-        // Never past the outbound that the config names.
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "this version does not dial through another outbound yet",
-        )
-        .with_path("proxySettings.tag"));
-    }
+fn build(outbound: &config::Outbound, via: Option<Rc<dyn Outbound>>) -> Result<Rc<dyn Outbound>, Error> {
     let tag = Arc::clone(&outbound.tag);
-    Ok(match &outbound.protocol {
-        OutboundProtocol::Vmess(settings) => Rc::new(vmess::Vmess::new(outbound, settings)?),
-        OutboundProtocol::Freedom(settings) => {
+    Ok(match (&outbound.protocol, via) {
+        (OutboundProtocol::Vmess(settings), via) => Rc::new(vmess::Vmess::new(outbound, settings, via)?),
+        (OutboundProtocol::Freedom(settings), Some(via)) => Rc::new(detour::Detour::new(tag, settings, via)),
+        (OutboundProtocol::Freedom(settings), None) => {
             let wishes = Wishes { options: outbound.stream.sockopt.clone(), from: outbound.send_through };
             Rc::new(freedom::Freedom::new(tag, settings, wishes))
         }
-        OutboundProtocol::Blackhole { http } => Rc::new(blackhole::Blackhole::new(tag, *http)),
+        (OutboundProtocol::Blackhole { http }, _) => Rc::new(blackhole::Blackhole::new(tag, *http)),
     })
 }
 

@@ -40,6 +40,8 @@ use tokio::time::Instant;
 pub(super) struct Vmess {
     tag: Arc<str>,
     servers: Vec<Rc<Server>>,
+    /// The outbound that they are dialled through.
+    via: Option<Rc<dyn Outbound>>,
     learned: Rc<Learned<Server>>,
     next: Cell<usize>,
     backoff: Backoff,
@@ -125,9 +127,13 @@ impl Vmess {
     ///
     /// # Errors
     /// [`transport::Way::new`]'s.
-    pub(super) fn new(outbound: &config::Outbound, settings: &config::Vmess) -> Result<Self, Error> {
+    pub(super) fn new(
+        outbound: &config::Outbound,
+        settings: &config::Vmess,
+        via: Option<Rc<dyn Outbound>>,
+    ) -> Result<Self, Error> {
         let (tag, mux, hardware_aes) = (Arc::clone(&outbound.tag), outbound.mux, hardware_aes());
-        let server = |server| Ok(Rc::new(Server::new(outbound, server, hardware_aes)?));
+        let server = |server| Ok(Rc::new(Server::new(outbound, server, via.as_ref(), hardware_aes)?));
         let servers = settings.servers.iter().map(server).collect::<Result<Vec<Rc<Server>>, Error>>()?;
         let patience = u32::try_from(servers.len()).unwrap_or(u32::MAX);
         let shared = |concurrency: u16| (concurrency > 0).then(|| Rc::new(mux::Carriers::new(concurrency)));
@@ -147,7 +153,7 @@ impl Vmess {
         let (next, backoff) = (Cell::new(0), Backoff::new(patience));
         let learned = Rc::default();
         let base_key = OnceCell::new();
-        Ok(Self { tag, servers, learned, next, backoff, ways, streams, datagrams, base_key })
+        Ok(Self { tag, servers, via, learned, next, backoff, ways, streams, datagrams, base_key })
     }
 
     /// Connects the next server and makes a request of it.
@@ -269,10 +275,11 @@ impl Server {
     fn new(
         outbound: &config::Outbound,
         server: &config::VmessServer,
+        via: Option<&Rc<dyn Outbound>>,
         hardware_aes: bool,
     ) -> Result<Self, Error> {
         let users = server.users.iter().map(|user| User::new(user, hardware_aes)).collect();
-        let way = Rc::new(transport::Way::new(outbound, server.target.clone())?);
+        let way = Rc::new(transport::Way::new(outbound, server.target.clone(), via)?);
         Ok(Self { way, users, terminates: Rc::default(), refused: Rc::default() })
     }
 
@@ -356,7 +363,7 @@ impl Outbound for Vmess {
     }
 
     fn admits(&self, now: Moment) -> bool {
-        self.backoff.admits(now)
+        self.backoff.admits(now) && self.via.as_ref().is_none_or(|via| via.admits(now))
     }
 
     fn network_changed(&self) {
