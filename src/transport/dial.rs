@@ -4,6 +4,7 @@
 //! says. Every failure tells which stage failed, after how long, and why.
 
 use super::eyeballs;
+use super::nat64::{self, Prefix};
 use super::protect::{self, SocketError, Wishes};
 use crate::addr::{Host, Target};
 use crate::config::DomainStrategy;
@@ -21,6 +22,8 @@ use tokio::time::{Instant, timeout_at};
 /// The most that resolving and connecting may take together. The policy's `handshake` shortens it, never lengthens it:
 /// a phone's user has given up by then, and four SYNs have gone unanswered.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a dial waits to learn how its network has IPv4.
+const PREFIX_PATIENCE: Duration = Duration::from_secs(2);
 /// The most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
@@ -151,7 +154,14 @@ pub(crate) async fn resolve(
         },
     };
     let strategy = if host.ip().is_some() { DomainStrategy::Any } else { strategy };
-    let mut usable = fit(shard, found, strategy);
+    let given = shard.network.borrow().as_ref().and_then(|network| Prefix::of_96(network.nat64_prefix?));
+    let mut usable = fit(shard, &found, strategy, given);
+    if given.is_none()
+        && needs_nat64(shard, &usable)
+        && let Some(prefix) = learn_prefix(shard, deadline).await
+    {
+        usable = fit(shard, &found, strategy, Some(prefix));
+    }
     if usable.is_empty() {
         let reason = "the name has no address of a usable family";
         return Err(DialError::new(Stage::Resolve, io::ErrorKind::HostUnreachable, started, reason));
@@ -168,12 +178,27 @@ async fn look_up(shard: &Rc<Shard>, name: &str) -> Result<Vec<IpAddr>, Error> {
     }
 }
 
-/// Leaves out what the strategy or the network rules out, and reaches IPv4 through NAT64 where the network says so.
+/// Whether nothing but IPv4 is at hand on a network that has IPv6 alone.
+fn needs_nat64(shard: &Shard, usable: &[IpAddr]) -> bool {
+    let v6_alone = shard.network.borrow().as_ref().is_some_and(|network| network.has_v6 && !network.has_v4);
+    v6_alone && usable.iter().all(|ip| ip.is_ipv4() && !ip.is_loopback())
+}
+
+/// Asks for the prefix behind which the network has IPv4. The resolver remembers what it was told, and that it was told
+/// nothing, until the network is another one.
+async fn learn_prefix(shard: &Rc<Shard>, deadline: Instant) -> Option<Prefix> {
+    let within = deadline.min(Instant::now() + PREFIX_PATIENCE);
+    let answers = timeout_at(within, look_up(shard, nat64::NAME)).await.ok()?.ok()?;
+    Prefix::learn(&answers)
+}
+
+/// Leaves out what the strategy or the network rules out, and reaches IPv4 through NAT64 where the network has it.
 ///
 /// When the network's own word would leave nothing, it is not believed.
-fn fit(shard: &Rc<Shard>, found: Vec<IpAddr>, strategy: DomainStrategy) -> Vec<IpAddr> {
+fn fit(shard: &Shard, found: &[IpAddr], strategy: DomainStrategy, nat64: Option<Prefix>) -> Vec<IpAddr> {
     let wanted: Vec<IpAddr> = found
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|ip| match strategy {
             DomainStrategy::Any => true,
             DomainStrategy::Ipv4 => ip.is_ipv4(),
@@ -184,13 +209,9 @@ fn fit(shard: &Rc<Shard>, found: Vec<IpAddr>, strategy: DomainStrategy) -> Vec<I
     let Some(network) = network.as_ref() else { return wanted };
     let reachable: Vec<IpAddr> = wanted
         .iter()
-        .filter_map(|ip| match (ip, network.nat64_prefix) {
+        .filter_map(|ip| match (ip, nat64) {
             _ if ip.is_loopback() => Some(*ip),
-            (IpAddr::V4(v4), Some(IpAddr::V6(prefix))) if !network.has_v4 => {
-                let mut octets = prefix.octets();
-                octets[12..].copy_from_slice(&v4.octets());
-                Some(IpAddr::from(octets))
-            }
+            (IpAddr::V4(v4), Some(prefix)) if !network.has_v4 => Some(prefix.synthesize(*v4).into()),
             (IpAddr::V4(_), _) => network.has_v4.then_some(*ip),
             (IpAddr::V6(_), _) => network.has_v6.then_some(*ip),
         })
@@ -224,13 +245,85 @@ mod tests {
         let both = vec![ip("2001:db8::1"), ip("192.0.2.1")];
         let only_v4 = NetworkInfo { has_v4: true, ..NetworkInfo::default() };
         *shard.network.borrow_mut() = Some(only_v4);
-        assert_eq!(fit(&shard, both.clone(), DomainStrategy::Any), [ip("192.0.2.1")]);
-        assert_eq!(fit(&shard, both.clone(), DomainStrategy::Ipv6), [ip("2001:db8::1")]);
-        let nat64 =
-            NetworkInfo { has_v6: true, nat64_prefix: Some(ip("64:ff9b::")), ..NetworkInfo::default() };
-        *shard.network.borrow_mut() = Some(nat64);
-        assert_eq!(fit(&shard, both, DomainStrategy::Ipv4), [ip("64:ff9b::c000:201")]);
-        assert_eq!(fit(&shard, vec![ip("127.0.0.1")], DomainStrategy::Any), [ip("127.0.0.1")]);
+        assert_eq!(fit(&shard, &both, DomainStrategy::Any, None), [ip("192.0.2.1")]);
+        assert_eq!(fit(&shard, &both, DomainStrategy::Ipv6, None), [ip("2001:db8::1")]);
+        let only_v6 = NetworkInfo { has_v6: true, ..NetworkInfo::default() };
+        *shard.network.borrow_mut() = Some(only_v6);
+        let prefix = Prefix::of_96(ip("64:ff9b::"));
+        assert_eq!(fit(&shard, &both, DomainStrategy::Ipv4, prefix), [ip("64:ff9b::c000:201")]);
+        assert_eq!(fit(&shard, &[ip("127.0.0.1")], DomainStrategy::Any, prefix), [ip("127.0.0.1")]);
+        assert_eq!(fit(&shard, &both, DomainStrategy::Ipv4, None), [ip("192.0.2.1")], "not believed");
+    }
+
+    /// A DNS server that has one address for each name: an A record, an AAAA record, or neither.
+    async fn dns(records: &'static [(&'static str, &'static str)]) -> SocketAddr {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+        let address = socket.local_addr().expect("address");
+        tokio::task::spawn_local(async move {
+            let mut query = [0; 512];
+            loop {
+                let (n, from) = socket.recv_from(&mut query).await.expect("a query");
+                let end = 12 + query[12..n].iter().position(|byte| *byte == 0).expect("a name") + 5;
+                let name = String::from_utf8_lossy(&query[13..end - 5]).to_ascii_lowercase();
+                let name: String = name.chars().map(|c| if c.is_ascii_graphic() { c } else { '.' }).collect();
+                let kind = query[end - 3];
+                let found = records
+                    .iter()
+                    .find(|(known, value)| *known == name && (kind == 28) == value.contains(':'));
+                let mut answer =
+                    [&query[..2], &[0x81, 0x80, 0, 1, 0, u8::from(found.is_some()), 0, 0, 0, 0]].concat();
+                answer.extend_from_slice(&query[12..end]);
+                if let Some((_, value)) = found {
+                    let octets = match ip(value) {
+                        IpAddr::V4(v4) => v4.octets().to_vec(),
+                        IpAddr::V6(v6) => v6.octets().to_vec(),
+                    };
+                    answer.extend([0xC0, 12, 0, kind, 0, 1, 0, 0, 0, 60, 0, octets.len() as u8]);
+                    answer.extend(octets);
+                }
+                socket.send_to(&answer, from).await.expect("sent");
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_network_of_ipv6_alone_reaches_ipv4_by_the_prefix_that_it_tells() {
+        let test = async {
+            let server = dns(&[
+                ("ipv4only.arpa", "2001:db8:64::192.0.0.170"),
+                ("a.only.test", "192.0.2.1"),
+                ("both.test", "2001:db8::1"),
+            ])
+            .await;
+            let shard = shard();
+            shard.resolver.set_port(server.port());
+            let network = NetworkInfo { dns: vec![server.ip()], has_v6: true, ..NetworkInfo::default() };
+            *shard.network.borrow_mut() = Some(network);
+            let found = async |host: &str| {
+                let host = Host::parse(host).expect("a host");
+                resolve(&shard, &host, DomainStrategy::Any, soon()).await.expect("resolved")
+            };
+            assert_eq!(found("192.0.2.7").await, [ip("2001:db8:64::192.0.2.7")], "a literal");
+            assert_eq!(found("a.only.test").await, [ip("2001:db8:64::192.0.2.1")], "a name with A alone");
+            assert_eq!(found("both.test").await, [ip("2001:db8::1")], "IPv6 needs no help");
+            assert_eq!(found("127.0.0.1").await, [ip("127.0.0.1")]);
+        };
+        tokio::task::LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn a_network_without_nat64_is_tried_as_it_is() {
+        let test = async {
+            let server = dns(&[]).await;
+            let shard = shard();
+            shard.resolver.set_port(server.port());
+            let network = NetworkInfo { dns: vec![server.ip()], has_v6: true, ..NetworkInfo::default() };
+            *shard.network.borrow_mut() = Some(network);
+            let found = resolve(&shard, &Host::Ip(ip("192.0.2.7")), DomainStrategy::Any, soon()).await;
+            assert_eq!(found, Ok(vec![ip("192.0.2.7")]));
+        };
+        tokio::task::LocalSet::new().run_until(test).await;
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ mod http_header;
 mod httpupgrade;
 mod io;
 pub(crate) mod mux;
+mod nat64;
 #[allow(dead_code, reason = "what writes datagrams comes next")]
 mod packet_header;
 pub(crate) mod packets;

@@ -41,7 +41,7 @@ impl From<Refused> for Error {
             _ => "remove the option",
         };
         Self::new(ErrorKind::ConfigInvalid, "a socket cannot be made as the config says")
-            .with_reason(std::io::Error::from(refused.errno).to_string())
+            .with_reason(io::Error::from(refused.errno).to_string())
             .with_hint(hint)
             .with_path(refused.name)
     }
