@@ -44,6 +44,7 @@ mod users;
 mod worker;
 mod workers;
 
+pub(crate) use host::HostLink;
 pub use measure::measure;
 pub(crate) use outbound::{OpenError, Outbound};
 pub(crate) use shard::Shard;

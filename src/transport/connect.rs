@@ -252,7 +252,7 @@ async fn secure<C: Carrier + 'static>(
     carrier: C,
     deadline: Instant,
 ) -> Result<(Connected, Option<Vec<u8>>), DialError> {
-    let (carrier, alpn) = tls.connect(&shard.tls_scratch, carrier, deadline).await?;
+    let (carrier, alpn) = tls.connect(shard, carrier, deadline).await?;
     Ok((Connected::Layered(Box::new(carrier)), alpn))
 }
 

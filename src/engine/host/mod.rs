@@ -142,6 +142,31 @@ impl HostLink {
         })
     }
 
+    /// Does work that blocks on a helper thread, and waits for its result. Whoever gives up waiting leaves it to end by
+    /// itself.
+    ///
+    /// # Errors
+    /// `ResourceLimit` if too much of it waits, `Internal` if it panics, `Stopped` if the instance ends before.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        let job = move || {
+            // Nobody may be waiting any more.
+            let _ = answer.send(catch_unwind(AssertUnwindSafe(work)).ok());
+        };
+        self.helpers.run(&self.crew, Box::new(job)).map_err(|error| {
+            Error::new(ErrorKind::ResourceLimit { what: "helper threads" }, "no thread for work that blocks")
+                .with_reason(error.to_string())
+        })?;
+        match answered.await {
+            Ok(Some(done)) => Ok(done),
+            Ok(None) => Err(Error::new(ErrorKind::Internal, "work on a helper thread panicked")),
+            Err(_) => Err(Error::new(ErrorKind::Stopped, "the tunnel is stopping")),
+        }
+    }
+
     /// Takes up the network that `resolve` is told of.
     pub(crate) fn set_network(&self, network: Option<NetworkInfo>) {
         *lock(&self.network) = network;

@@ -40,6 +40,8 @@ pub(in super::super) struct TlsCarrier<C> {
     message: Vec<u8>,
     end: End,
     closed: bool,
+    /// Whether word of other keys waits among the sealed bytes.
+    updating: bool,
 }
 
 /// How the peer's direction ended.
@@ -106,6 +108,7 @@ impl<C> TlsCarrier<C> {
             message: Vec::new(),
             end: End::Open,
             closed: false,
+            updating: false,
         })
     }
 
@@ -226,8 +229,11 @@ impl<C> TlsCarrier<C> {
             (24, [asked @ (0 | 1)]) if self.rx.is_tls13() => {
                 let secrets = self.kernel.update_rx().map_err(invalid)?;
                 self.rx = Keys::new(secrets, true).map_err(invalid)?;
-                if *asked == 1 {
+                // One answer stands for several (RFC 8446, 4.6.3): a peer that asks on and on and reads nothing must
+                // not grow what waits for it.
+                if *asked == 1 && !self.updating {
                     self.update_tx()?;
+                    self.updating = true;
                 }
             }
             // HelloRequest: we do not negotiate again, and TLS 1.2 lets us not answer.
@@ -258,6 +264,7 @@ impl<C: Carrier> TlsCarrier<C> {
             self.unsent.advance(n);
         }
         self.held = false;
+        self.updating = false;
         Poll::Ready(Ok(()))
     }
 
@@ -462,3 +469,6 @@ impl<C: Carrier> Carrier for TlsCarrier<C> {
 }
 
 const _: () = assert!(HEAD == 5 && OVERHEAD <= MAX_RECORD - MAX_PAYLOAD);
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,14 @@ use super::super::dial::DialError;
 use super::carrier::TlsCarrier;
 use super::handshake::{self, Failed, Handshake};
 use super::verify::Judge;
-use super::{Scratch, alpn, pem, provider, words};
+use super::{alpn, pem, provider, words};
 use crate::addr::Host;
 use crate::config::{CertificateUsage, Tls};
+use crate::engine::Shard;
 use crate::error::{Error, ErrorKind, Stage};
 use rustls::ClientConfig;
 use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use std::cell::RefCell;
 use std::io;
@@ -25,6 +27,8 @@ pub(in super::super) struct TlsClient {
     config: RefCell<Arc<ClientConfig>>,
     name: ServerName<'static>,
     resumes: bool,
+    /// Whether judging a certificate may block: the systems that do it themselves ask the network.
+    blocks: bool,
 }
 
 impl TlsClient {
@@ -36,6 +40,17 @@ impl TlsClient {
     pub(in super::super) fn new(tls: &Tls, host: &Host, usual_alpn: &[&str]) -> Result<Self, Error> {
         let provider = provider();
         let judge = Judge::new(tls, &provider)?;
+        Self::with_judge(tls, host, usual_alpn, judge, provider)
+    }
+
+    fn with_judge(
+        tls: &Tls,
+        host: &Host,
+        usual_alpn: &[&str],
+        judge: Judge,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, Error> {
+        let blocks = judge.blocks();
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::new(ErrorKind::Internal, "no TLS").with_reason(error.to_string()))?
@@ -58,6 +73,7 @@ impl TlsClient {
             config: RefCell::new(Arc::new(config)),
             name: server_name(tls, host)?,
             resumes: tls.session_resumption,
+            blocks,
         };
         client.forget_sessions();
         Ok(client)
@@ -78,7 +94,7 @@ impl TlsClient {
     /// `TlsFailed`, or `ServerUnreachable` at the stage `tls`.
     pub(in super::super) async fn connect<C: Carrier>(
         &self,
-        scratch: &Scratch,
+        shard: &Shard,
         carrier: C,
         deadline: Instant,
     ) -> Result<(TlsCarrier<C>, Option<Vec<u8>>), DialError> {
@@ -87,17 +103,27 @@ impl TlsClient {
         let config = Arc::clone(&self.config.borrow());
         let connection = UnbufferedClientConnection::new(config, self.name.clone())
             .map_err(|error| words::failed(&error, started))?;
-        let handshake = Box::pin(handshake::run(carrier, Handshake::new(connection), scratch));
+        let desk = self.blocks.then_some(&*shard.host);
+        let handshake = Handshake::new(connection);
+        let handshake = Box::pin(handshake::run(carrier, handshake, &shard.tls_scratch, desk));
         match timeout_at(deadline, handshake).await {
             Ok(Ok(connected)) => Ok(connected),
             Ok(Err(Failed::Tls(error))) => Err(words::failed(&error, started)),
             Ok(Err(Failed::Io(error))) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(unreachable(error.kind(), "the server closed the connection"))
             }
-            Ok(Err(Failed::Io(error))) => Err(unreachable(error.kind(), &error.to_string())),
+            Ok(Err(Failed::Io(error))) => {
+                Err(carried(error).unwrap_or_else(|error| unreachable(error.kind(), &error.to_string())))
+            }
+            Ok(Err(Failed::Ours(error))) => Err(DialError::refused(error)),
             Err(_) => Err(unreachable(io::ErrorKind::TimedOut, "no answer")),
         }
     }
+}
+
+/// The failure of a set-up that an error of the carrier below carries, if it does.
+fn carried(error: io::Error) -> Result<DialError, io::Error> {
+    error.downcast::<DialError>()
 }
 
 /// The name that is asked for and verified: the config's, else the server's address.
@@ -113,3 +139,6 @@ fn server_name(tls: &Tls, host: &Host) -> Result<ServerName<'static>, Error> {
         (None, Host::Domain(name)) => ServerName::try_from(name.to_string()).map_err(|_| invalid(name)),
     }
 }
+
+#[cfg(test)]
+mod tests;

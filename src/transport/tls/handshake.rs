@@ -6,6 +6,8 @@ use super::super::http1::write_all;
 use super::Scratch;
 use super::carrier::TlsCarrier;
 use super::records::RecordError;
+use crate::engine::HostLink;
+use crate::error::Error;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
@@ -29,6 +31,8 @@ pub(super) enum Failed {
     Tls(rustls::Error),
     /// The carrier below.
     Io(io::Error),
+    /// Our own threads.
+    Ours(Error),
 }
 
 impl From<rustls::Error> for Failed {
@@ -257,17 +261,31 @@ fn encode<D>(mut message: EncodeTlsData<'_, D>, outgoing: &mut Vec<u8>) -> Resul
     }
 }
 
-/// Makes a handshake to its end; the connection and the protocol that was agreed on.
+/// Makes a handshake to its end; the connection and the protocol that was agreed on. `desk` has the threads on which the
+/// peer's messages are judged, if that may block.
 ///
 /// # Errors
 /// [`Failed`]; the peer has been told why as far as TLS has a word for it.
-pub(super) async fn run<C: Carrier, S: Side>(
+pub(super) async fn run<C: Carrier, S: Side + Send + 'static>(
     mut carrier: C,
     mut handshake: Handshake<S>,
     scratch: &Scratch,
+    desk: Option<&HostLink>,
 ) -> Result<(TlsCarrier<C>, Option<Vec<u8>>), Failed> {
     loop {
-        match handshake.advance() {
+        let advanced = match desk {
+            Some(desk) if !handshake.incoming.is_empty() => {
+                let judge = move || {
+                    let advanced = handshake.advance();
+                    (handshake, advanced)
+                };
+                let advanced;
+                (handshake, advanced) = desk.work(judge).await.map_err(Failed::Ours)?;
+                advanced
+            }
+            _ => handshake.advance(),
+        };
+        match advanced {
             Ok(Progress::Done) => break,
             Ok(Progress::Waits) => {}
             Err(error) => {

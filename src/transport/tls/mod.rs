@@ -10,6 +10,8 @@ mod handshake;
 mod pem;
 mod records;
 mod server;
+#[cfg(test)]
+mod testing;
 mod verify;
 mod words;
 

@@ -119,6 +119,12 @@ impl Keys {
         self.seq >= KEY_LIMIT
     }
 
+    /// Goes on with another record's number.
+    #[cfg(test)]
+    pub(super) const fn skip_to(&mut self, seq: u64) {
+        self.seq = seq;
+    }
+
     /// How far behind the start of a record its payload begins.
     pub(super) const fn offset(&self) -> usize {
         match self.form {
@@ -249,3 +255,6 @@ pub(super) fn record_len(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
     }
     Ok(Some(HEAD + body))
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,10 +78,11 @@ impl TlsServer {
         let failed = |reason: String| AcceptError::new("TLS", reason);
         let connection = UnbufferedServerConnection::new(Arc::clone(&self.config))
             .map_err(|error| failed(error.to_string()))?;
-        match Box::pin(handshake::run(carrier, Handshake::new(connection), scratch)).await {
+        match Box::pin(handshake::run(carrier, Handshake::new(connection), scratch, None)).await {
             Ok(connected) => Ok(connected),
             Err(Failed::Tls(error)) => Err(failed(words::explain(&error).0)),
             Err(Failed::Io(error)) => Err(failed(error.to_string())),
+            Err(Failed::Ours(error)) => Err(failed(error.to_string())),
         }
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Judge {
     provider: Arc<CryptoProvider>,
     /// Judges by issuers; `None`: nobody does.
     issuers: Option<Arc<dyn ServerCertVerifier>>,
+    /// Whether that may block.
+    blocks: bool,
     chains: Vec<Hash>,
     certificates: Vec<Hash>,
     /// Whether a chain's pin is enough by itself.
@@ -42,10 +44,31 @@ impl Judge {
         Ok(Self {
             provider: Arc::clone(provider),
             issuers: if tls.allow_insecure { None } else { issuers(tls, own, provider)? },
+            blocks: cfg!(any(target_os = "android", target_os = "ios"))
+                && !tls.allow_insecure
+                && !tls.disable_system_root,
             chains: tls.pinned_chains.clone(),
             certificates: tls.pinned_certificates.clone(),
             pin_suffices: tls.insecure_if_pinned,
         })
+    }
+
+    /// Whether judging may block its thread, since the system does it, which may ask the network for revocations.
+    pub(super) const fn blocks(&self) -> bool {
+        self.blocks
+    }
+
+    /// A judge that has somebody else judge by issuers, who blocks.
+    #[cfg(test)]
+    pub(super) fn blocking(issuers: Arc<dyn ServerCertVerifier>, provider: &Arc<CryptoProvider>) -> Self {
+        Self {
+            provider: Arc::clone(provider),
+            issuers: Some(issuers),
+            blocks: true,
+            chains: Vec::new(),
+            certificates: Vec::new(),
+            pin_suffices: false,
+        }
     }
 
     /// Whether a pin takes the place of the issuers' word: Xray's, of a server's own certificate; or of an issuer, which
