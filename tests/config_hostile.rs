@@ -13,7 +13,7 @@ const SEED: &str = r#"{ // comment
         {"protocol": "socks", "port": "1080", "listen": "127.0.0.1", "tag": "s", "settings": {"auth": "password", "accounts": [{"user": "u", "pass": "p"}]},
          "sniffing": {"enabled": false, "destOverride": ["http"]}, "allocate": {"strategy": "always"}},
         {"protocol": "vmess", "port": "100-110", "tag": "v", "allocate": {"strategy": "random", "concurrency": 2, "refresh": 5}, "settings": {
-            "clients": [{"id": "b831381d-6324-4d53-ad4f-8cda48b30812", "alterId": 1, "email": "e", "level": 0}], "default": {"level": 0}, "detour": {"to": "v"}}}],
+            "clients": [{"id": "b831381d-6324-4d53-ad4f-8cda48b30812", "alterId": 1, "email": "e", "level": 0}], "default": {"level": 0}, "detour": {"to": "w"}}}],
     "outbounds": [{"protocol": "vmess", "tag": "p", "settings": {"vnext": [{"address": "a.com", "port": 443,
         "users": [{"id": "b831381d-6324-4d53-ad4f-8cda48b30811", "security": "auto", "alterId": 0, "experiments": "AuthenticatedLength"}]}]},
         "streamSettings": {"network": "tcp", "security": "none", "sockopt": {"mark": 0}}, "mux": {"enabled": true, "concurrency": 9, "xudpConcurrency": -1}},

@@ -316,7 +316,7 @@ impl Listens {
     }
 }
 
-/// Warns about detours that lead nowhere, and about users that nobody can be.
+/// Refuses detours that lead back, and warns about those that lead nowhere and about users that nobody can be.
 fn check_users(entries: &[Entry<'_>], top: &Object<'_>) {
     let servers = || {
         entries.iter().filter_map(|entry| match &entry.inbound.as_ref()?.protocol {
@@ -325,15 +325,30 @@ fn check_users(entries: &[Entry<'_>], top: &Object<'_>) {
         })
     };
     let tags: HashSet<&str> = servers().map(|(entry, _)| &*entry.tag).filter(|tag| !tag.is_empty()).collect();
+    let detours = servers().filter(|(entry, _)| !entry.tag.is_empty());
+    let next = detours.filter_map(|(entry, vmess)| Some((&*entry.tag, vmess.detour.as_deref()?))).collect();
+    let mut back = circular(&next);
     let handed_out: HashSet<&str> = servers().filter_map(|(_, vmess)| vmess.detour.as_deref()).collect();
     for (entry, vmess) in servers() {
-        if let Some(tag) = vmess.detour.as_deref().filter(|tag| !tags.contains(tag)) {
+        let path_of_detour = || {
             let settings = &entry.node.value()["settings"];
             let old = settings["detour"].is_null() && !settings["features"].is_null();
             let member = if old { "features.detour.to" } else { "detour.to" };
-            let path = format!("{}.settings.{member}", entry.node.path());
-            let finding =
-                Diagnostic::warning(path, "no vmess inbound has this tag, so nothing is handed out");
+            format!("{}.settings.{member}", entry.node.path())
+        };
+        if let Some(tag) = vmess.detour.as_deref().filter(|_| back.contains(&*entry.tag)) {
+            // Once for all of them.
+            let mut at = &*entry.tag;
+            while back.remove(at) {
+                at = next.get(at).copied().unwrap_or(at);
+            }
+            let text = "the detour leads back to this inbound, so clients would be sent round in circles";
+            let finding = Diagnostic::error(path_of_detour(), text).found(quote(tag));
+            top.report(finding.hint("name an inbound from which no detour leads back"));
+        }
+        if let Some(tag) = vmess.detour.as_deref().filter(|tag| !tags.contains(tag)) {
+            let text = "no vmess inbound has this tag, so nothing is handed out";
+            let finding = Diagnostic::warning(path_of_detour(), text);
             let near = if tags.len() <= MOST_COMPARED { nearest(tag, tags.iter().copied()) } else { None };
             top.report(finding.found(quote(tag)).hint(offer(near)));
         }
@@ -345,4 +360,21 @@ fn check_users(entries: &[Entry<'_>], top: &Object<'_>) {
             );
         }
     }
+}
+
+/// The names from which their successors lead back to them. Each name is looked at once or twice.
+fn circular<'a>(next: &HashMap<&'a str, &'a str>) -> HashSet<&'a str> {
+    let (mut seen, mut circular) = (HashMap::new(), HashSet::new());
+    for (round, start) in next.keys().enumerate() {
+        let mut at = *start;
+        while let (Some(to), None) = (next.get(at), seen.get(at)) {
+            seen.insert(at, round);
+            at = to;
+        }
+        // Seen in this walk: the walk has come round.
+        while seen.get(at) == Some(&round) && circular.insert(at) {
+            at = next.get(at).copied().unwrap_or(at);
+        }
+    }
+    circular
 }

@@ -177,6 +177,29 @@ fn settings() {
 }
 
 #[test]
+fn detours_that_lead_back() {
+    check(
+        r#"{"outbounds": [{"protocol": "freedom"}], "inbounds": [
+            {"protocol": "vmess", "port": 1, "tag": "a", "settings": {"clients": [{"id": "$"}], *}},
+            {"protocol": "vmess", "port": 2, "tag": "b", "settings": {"clients": [{"id": "$"}], "detour": {"to": "c"}}},
+            {"protocol": "vmess", "port": 3, "tag": "c", "settings": {"clients": [{"id": "$"}], "detour": {"to": "a"}}}]}"#,
+        "inbounds[0].settings.",
+        &[
+            (r#""detour": {"to": "a"}"#, Error, "detour.to", "leads back to this inbound"),
+            (r#""features": {"detour": {"to": "a"}}"#, Error, "features.detour.to", "found \"a\""),
+            (
+                r#""detour": {"to": "c"}"#,
+                Error,
+                "detour.to",
+                "clients would be sent round in circles; found \"c\"",
+            ),
+            (r#""detour": {"to": "b"}"#, Error, "detour.to", "from which no detour leads back"),
+            (r#""detour": {"to": "d"}"#, Warning, "detour.to", "no vmess inbound has this tag"),
+        ],
+    );
+}
+
+#[test]
 fn clients() {
     check(
         r#"{"outbounds": [{"protocol": "freedom"}], "inbounds": [{"protocol": "vmess", "port": 1, "settings": {"clients": [{*}]}}]}"#,
