@@ -12,6 +12,8 @@ pub const MAX_META: usize = 512;
 pub const MAX_STREAM_DATA: usize = 8192;
 /// The most data of a datagram that we put into a frame: V2Ray drops a carrier on which more comes.
 pub const MAX_DATAGRAM_DATA: usize = 2048;
+/// The same for a peer that speaks XUDP, which V2Ray does not: Xray reads so much.
+pub const MAX_XUDP_DATA: usize = 8192;
 /// Bytes of the longest frame that we write, data aside.
 pub const MAX_HEAD: usize = 2 + MIN_META + 1 + 2 + 2 + 255 + GlobalId::LEN + 2;
 

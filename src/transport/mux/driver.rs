@@ -11,12 +11,15 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How many bytes move each way before the sessions have their turn.
 const BUDGET: usize = 128 * 1024;
 /// The most that is read at once.
 const READ: usize = 64 * 1024;
+/// How long what came before a write failed may take to be read.
+const REST: Duration = Duration::from_secs(5);
 /// Room that sealing needs before a frame: the longest size field.
 const SEAL_ROOM: usize = 18;
 
@@ -50,6 +53,8 @@ struct Driver {
     over: bool,
     /// We are ending it.
     closing: bool,
+    /// How writing failed; what came before that is read yet, until the time is up.
+    failed: Option<(StreamError, Pin<Box<Sleep>>)>,
     idle: Option<Pin<Box<Sleep>>>,
     turn: Turn,
     head: Vec<u8>,
@@ -62,6 +67,7 @@ impl Driver {
             unflushed: false,
             over: false,
             closing: false,
+            failed: None,
             idle: None,
             turn: Turn::default(),
             head: Vec::new(),
@@ -77,7 +83,19 @@ impl Driver {
         self.link.state.borrow_mut().watch(cx);
         let read = self.read(cx, stream, accept)?;
         let full = self.link.is_full();
-        let written = self.write(cx, stream)?;
+        if self.failed.is_some() {
+            return self.poll_rest(cx, read);
+        }
+        let written = match self.write(cx, stream) {
+            Ok(written) => written,
+            Err(error) => {
+                self.link.go_mute(&error);
+                self.failed = Some((error, Box::pin(sleep_until(Instant::now() + REST))));
+                // Once more, for what has come since.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        };
         if full && !self.link.is_full() {
             // What was not read can be now.
             cx.waker().wake_by_ref();
@@ -93,6 +111,18 @@ impl Driver {
             return Poll::Pending;
         }
         self.poll_end(cx, stream)
+    }
+
+    /// Ends with the error of the failed write once nothing more is at hand: a peer that takes no more may have answered
+    /// before.
+    fn poll_rest(&mut self, cx: &mut Context<'_>, read: usize) -> Poll<Result<(), StreamError>> {
+        let Some((error, limit)) = &mut self.failed else { return Poll::Pending };
+        let waits = limit.as_mut().poll(cx).is_pending() && !self.over;
+        if waits && read >= BUDGET {
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+            return Poll::Pending;
+        }
+        if waits && self.link.is_full() { Poll::Pending } else { Poll::Ready(Err(error.clone())) }
     }
 
     /// Whether the carrier is done with.
@@ -141,7 +171,12 @@ impl Driver {
                     moved += bytes.len();
                     let taken = self.link.take_in(&bytes, &mut opened);
                     drop(bytes);
-                    opened.drain(..).for_each(&mut *accept);
+                    if self.failed.is_none() {
+                        opened.drain(..).for_each(&mut *accept);
+                    } else {
+                        // They could not be answered.
+                        opened.clear();
+                    }
                     taken.map_err(|_| StreamError::Protocol("a mux frame is malformed"))?;
                 }
                 Poll::Ready(None) if self.link.at_boundary() => self.over = true,

@@ -77,11 +77,19 @@ impl Link {
                 state.ports.insert(frame.id, Rc::clone(&port));
                 let session = Session::new(Rc::clone(self), Rc::clone(&port), false);
                 let (network, global_id) = (opening.network, opening.global_id);
+                if global_id.is_some() {
+                    port.set_xudp();
+                }
                 opened.push(Accepted { session, network, target, global_id });
                 Ok(self.sink(port, None, len))
             }
             Action::Deliver(remote) => Ok(match state.ports.get(&frame.id) {
-                Some(port) => self.sink(Rc::clone(port), remote, len),
+                Some(port) => {
+                    if remote.is_some() {
+                        port.set_xudp();
+                    }
+                    self.sink(Rc::clone(port), remote, len)
+                }
                 None => Sink::Nowhere,
             }),
             Action::End { .. } => {

@@ -197,6 +197,14 @@ impl Link {
         ports.values().for_each(|port| port.end(Err(error.clone())));
     }
 
+    /// Takes nothing more to send: the peer would not hear it. What comes is still delivered.
+    fn go_mute(&self, error: &StreamError) {
+        let mut state = self.state.borrow_mut();
+        state.ended.get_or_insert_with(|| error.clone());
+        state.outgoing.clear();
+        state.ends = 0;
+    }
+
     /// Our own address on the network, once it is known.
     pub(crate) fn set_local_ip(&self, ip: Option<IpAddr>) {
         self.local_ip.set(ip);

@@ -4,7 +4,8 @@ use super::super::queue::class_for;
 use super::super::stream::StreamError;
 use crate::addr::{Network, Target};
 use crate::buffer::{Buffer, Pool};
-use crate::mux::Opening;
+use crate::mux::frame::{MAX_DATAGRAM_DATA, MAX_XUDP_DATA};
+use crate::mux::{Opening, xudp};
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -33,6 +34,8 @@ pub(super) struct Port {
     pub(super) aborted: Cell<bool>,
     /// Whether its queue holds up the carrier.
     pub(super) full: Cell<bool>,
+    /// Whether the peer has shown that it speaks XUDP.
+    xudp: Cell<bool>,
 }
 
 struct Inner {
@@ -62,7 +65,18 @@ impl Port {
             outgoing: Cell::new(0),
             aborted: Cell::new(false),
             full: Cell::new(false),
+            xudp: Cell::new(id == xudp::SESSION),
         })
+    }
+
+    /// Notes that the session is XUDP: it names its source, or where each datagram goes.
+    pub(super) fn set_xudp(&self) {
+        self.xudp.set(true);
+    }
+
+    /// Bytes of the longest datagram that the peer can be trusted to take.
+    pub(super) fn longest_datagram(&self) -> usize {
+        if self.xudp.get() { MAX_XUDP_DATA } else { MAX_DATAGRAM_DATA }
     }
 
     /// Takes out what opens the session, if it has not gone yet.

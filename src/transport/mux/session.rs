@@ -5,7 +5,7 @@ use super::port::Port;
 use super::{Link, Outgoing};
 use crate::addr::{Network, Target};
 use crate::buffer::Buffer;
-use crate::mux::frame::{MAX_DATAGRAM_DATA, MAX_STREAM_DATA};
+use crate::mux::frame::MAX_STREAM_DATA;
 use crate::transport::queue::allowance;
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
@@ -41,6 +41,9 @@ impl Session {
     /// Makes a UDP flow of it. `target` is where its datagrams go, and come from, that name no address; `named`: ours
     /// name theirs.
     pub(crate) fn into_datagrams(self, target: Target, named: bool) -> DatagramSession {
+        if named && self.ours {
+            self.port.set_xudp();
+        }
         DatagramSession { session: self, target, named }
     }
 
@@ -223,7 +226,7 @@ impl Datagrams for DatagramSession {
     fn send(&mut self, datagram: Datagram) -> Result<(), StreamError> {
         let Datagram { data, remote } = datagram;
         let elsewhere = !self.named && remote != self.target;
-        if data.is_empty() || data.len() > MAX_DATAGRAM_DATA || elsewhere {
+        if data.is_empty() || data.len() > self.session.port.longest_datagram() || elsewhere {
             self.session.link.lose();
             return Ok(());
         }
@@ -254,7 +257,7 @@ impl Outlet {
     /// counted.
     pub(crate) fn send(&self, data: Buffer, remote: Target) {
         let limit = MAX_OUTGOING.min(allowance(&self.link.shard.pool));
-        let fits = (1..=MAX_REPLY).contains(&data.len());
+        let fits = (1..=self.port.longest_datagram()).contains(&data.len());
         if !fits || self.port.ended().is_some() || self.port.outgoing.get() >= limit {
             return self.link.lose();
         }
@@ -262,6 +265,3 @@ impl Outlet {
         self.link.queue(Outgoing::Data { port: Rc::clone(&self.port), data, remote: Some(remote) });
     }
 }
-
-/// The longest datagram that goes to a client: Xray reads no longer one.
-const MAX_REPLY: usize = 8192;

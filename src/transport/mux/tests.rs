@@ -236,6 +236,28 @@ fn a_dead_carrier_resets_its_sessions() {
 }
 
 #[test]
+fn what_came_before_a_write_failed_is_delivered() {
+    run_test(async {
+        let mut pair = Pair::new(8);
+        let (mut app, mut other) = (pair.open().expect("room"), pair.open().expect("room"));
+        for session in [&mut app, &mut other] {
+            send(session, pair.buffer(b"x")).await.expect("sent");
+        }
+        let (mut served, _beside) = (pair.accept().await.session, pair.accept().await.session);
+        // Both are under way when the client finds out: the answer, and more of a question that nobody takes.
+        send(&mut served, pair.buffer(b"answer")).await.expect("sent");
+        finish(&mut served).await;
+        pair.kill.deafen();
+        send(&mut other, pair.buffer(b"y")).await.expect("queued");
+        assert_eq!(&*recv(&mut app).await.expect("data").expect("more"), b"answer");
+        assert_eq!(recv(&mut app).await.map(|data| data.is_none()), Ok(true), "its proper end");
+        assert_eq!(recv(&mut other).await.err(), Some(StreamError::Reset), "it had none");
+        assert_eq!((&mut pair.runs[0]).await.expect("no panic"), Err(StreamError::Reset));
+        assert!(pair.open().is_none());
+    });
+}
+
+#[test]
 fn a_stalled_session_holds_so_much_and_then_the_carrier() {
     run_test(async {
         let pair = Pair::new(8);
@@ -335,7 +357,7 @@ fn datagrams_pass_whole_with_their_addresses() {
         let target = opening(Network::Udp).target.expect("one");
         let elsewhere = Target { host: Host::parse("192.0.2.7").expect("a host"), port: 9 };
         let mut app = session.into_datagrams(target.clone(), true);
-        for (to, len) in [(&target, 1), (&elsewhere, 1400), (&target, 2048), (&elsewhere, 2049)] {
+        for (to, len) in [(&target, 1), (&elsewhere, 1400), (&target, 8192), (&elsewhere, 8193)] {
             let data = pair.shard.pool.copy(&vec![len as u8; len]).expect("memory");
             app.send(Datagram { data, remote: to.clone() }).expect("sent or dropped");
         }
@@ -343,7 +365,7 @@ fn datagrams_pass_whole_with_their_addresses() {
         assert_eq!((network, &asked, session.port.id), (Network::Udp, &target, 0));
         let mut served = session.into_datagrams(asked, true);
         let outlet = served.outlet();
-        for (to, len) in [(&target, 1), (&elsewhere, 1400), (&target, 2048)] {
+        for (to, len) in [(&target, 1), (&elsewhere, 1400), (&target, 8192)] {
             let got = poll_fn(|cx| served.poll_recv(cx)).await.expect("received").expect("open");
             assert_eq!((&got.remote, got.data.len(), got.data[0]), (to, len, len as u8));
             outlet.send(got.data, elsewhere.clone());
@@ -354,6 +376,30 @@ fn datagrams_pass_whole_with_their_addresses() {
         drop(app);
         let end = poll_fn(|cx| served.poll_recv(cx)).await;
         assert!(matches!(end, Ok(None)), "{end:?}");
+    });
+}
+
+/// V2Ray's mux, at either end, drops the carrier on which a longer datagram comes.
+#[test]
+fn without_xudp_datagrams_are_as_short_as_v2ray_needs_them() {
+    run_test(async {
+        let pair = Pair::new(8);
+        let app = pair.client.open(&opening(Network::Udp)).expect("room");
+        let mut app = app.into_datagrams(flow_target(), false);
+        for len in [2049, 2048] {
+            let data = pair.buffer(&vec![1; len]);
+            app.send(Datagram { data, remote: flow_target() }).expect("sent or dropped");
+        }
+        let Accepted { session, target, .. } = pair.accept().await;
+        let mut served = session.into_datagrams(target, true);
+        let got = poll_fn(|cx| served.poll_recv(cx)).await.expect("received").expect("open");
+        assert_eq!(got.data.len(), 2048);
+        for len in [2049, 2048] {
+            served.outlet().send(pair.buffer(&vec![2; len]), flow_target());
+        }
+        let back = poll_fn(|cx| app.poll_recv(cx)).await.expect("received").expect("open");
+        assert_eq!(back.data.len(), 2048);
+        assert_eq!(pair.shard.shared.stats.dropped.load(std::sync::atomic::Ordering::Relaxed), 2);
     });
 }
 

@@ -15,6 +15,7 @@ struct Way {
     bytes: VecDeque<u8>,
     ended: bool,
     reset: bool,
+    deaf: bool,
     wakers: Vec<Waker>,
 }
 
@@ -76,7 +77,7 @@ impl Stream for Pipe {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         let mut way = self.outward.borrow_mut();
-        if way.reset {
+        if way.reset || way.deaf {
             return Poll::Ready(Err(StreamError::Reset));
         }
         if way.bytes.len() >= ROOM { way.wait(cx) } else { Poll::Ready(Ok(())) }
@@ -120,6 +121,16 @@ impl Twin {
             way.reset = true;
             way.wake();
         }
+    }
+}
+
+impl Twin {
+    /// What this end sends from here on fails; what came, and comes, can be read.
+    pub(crate) fn deafen(&self) {
+        let [_, outward] = &self.0;
+        let mut way = outward.borrow_mut();
+        way.deaf = true;
+        way.wake();
     }
 }
 
