@@ -21,9 +21,11 @@ const KEPT_PART: usize = 8;
 /// The limits of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Budget {
-    /// Bytes of payload buffers: half of the whole. The other half is for what is not pooled: flows and their tasks (a
+    /// Bytes of payload buffers: half of the whole. The rest is for what is not pooled: flows and their tasks (a
     /// few kilobytes each), the carriers' state, caches, tables, and what the allocator wastes.
     pub(crate) pool_bytes: usize,
+    /// Bytes of what the VMess inbounds remember against replays: a quarter of the whole.
+    pub(crate) replay_bytes: usize,
 }
 
 impl Budget {
@@ -44,7 +46,8 @@ impl Budget {
             (Some(limit), _) | (None, Some(limit)) => limit,
             (None, None) => DEFAULT,
         };
-        Ok(Self { pool_bytes: usize::try_from(limit / 2).unwrap_or(usize::MAX) })
+        let bytes = |part: u64| usize::try_from(part).unwrap_or(usize::MAX);
+        Ok(Self { pool_bytes: bytes(limit / 2), replay_bytes: bytes(limit / 4) })
     }
 }
 

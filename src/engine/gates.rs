@@ -6,16 +6,18 @@ use super::shard::Shard;
 use super::users::{self, UserTable, UserTables};
 use crate::config::{Config, Inbound, InboundProtocol, VmessClient, VmessInbound};
 use crate::time::Moment;
-use crate::vmess::gate::{Gate, GateLimits, User, Users};
+use crate::vmess::gate::{Gate, GateLimits, REPLAY_ENTRY, User, Users};
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
+/// Connections of which a gate remembers the auth ids at least, however little memory there is.
+const LEAST_REPLAYS: usize = 1024;
 /// Seconds for which auth ids are good, and more.
 const MEMORY: i64 = 300;
 /// How many limits of an inbound there are to tell.
@@ -89,6 +91,8 @@ impl Deref for SharedGate {
 #[derive(Debug, Default)]
 pub(crate) struct Gates {
     open: Mutex<Vec<Entry>>,
+    /// Bytes that all of them together may remember replays in; 0: as many as they like.
+    replay_bytes: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -99,6 +103,32 @@ struct Entry {
 }
 
 impl Gates {
+    /// Sets how many bytes all gates together may remember replays in. Those that are open keep their limits until
+    /// [`Gates::follow`].
+    pub(crate) fn set_replay_bytes(&self, bytes: usize) {
+        self.replay_bytes.store(bytes, Relaxed);
+    }
+
+    /// The limits of each gate of a config: an equal part of the memory for each port that may be open, a quarter of that
+    /// for one user.
+    pub(crate) fn limits(&self, config: &Config) -> GateLimits {
+        let ports = config.inbounds.iter().map(|inbound| match &inbound.protocol {
+            InboundProtocol::Vmess(VmessInbound { allocate: None, .. }) => 1,
+            // Those that are followed by others are open for as long again.
+            InboundProtocol::Vmess(VmessInbound { allocate: Some(allocate), .. }) => {
+                2 * allocate.concurrency as usize
+            }
+            _ => 0,
+        });
+        let most = GateLimits { legacy_tags: config.vmesskit.legacy_tag_limit, ..GateLimits::default() };
+        let replay_entries = match self.replay_bytes.load(Relaxed) {
+            0 => return most,
+            bytes => bytes / REPLAY_ENTRY / ports.sum::<usize>().max(1),
+        };
+        let replay_entries = replay_entries.clamp(LEAST_REPLAYS, most.replay_entries);
+        GateLimits { replay_entries, replay_per_user: replay_entries / 4, ..most }
+    }
+
     /// Makes the gate of an inbound that is about to be opened, unless it has one, on another thread: it takes what
     /// [`Gate::new`] takes. Where `all_new` ids have just been drawn, no auth id can have been used before, and those of
     /// clients whose clocks are slow are taken at once.
@@ -107,15 +137,15 @@ impl Gates {
         shard: &Rc<Shard>,
         tag: &Arc<str>,
         settings: &VmessInbound,
-        legacy_tags: usize,
+        config: &Config,
         all_new: bool,
     ) {
         if self.find(tag, settings).is_some() {
             return;
         }
         let started = shard.clock.unix_secs().saturating_sub(if all_new { MEMORY } else { 0 });
-        let users = users(&settings.clients);
-        let gate = spawn_blocking(move || make(users, legacy_tags, started)).await;
+        let (users, limits) = (users(&settings.clients), self.limits(config));
+        let gate = spawn_blocking(move || make(users, limits, started)).await;
         // It fails only when the instance ends.
         if let Ok(gate) = gate {
             self.add(shard, tag, settings, gate);
@@ -125,8 +155,8 @@ impl Gates {
     /// The gate of an inbound: the one that [`Gates::prepare`] has made, or another shard, or the inbound before a reload.
     pub(crate) fn open(&self, shard: &Rc<Shard>, tag: &Arc<str>, settings: &VmessInbound) -> Arc<SharedGate> {
         self.find(tag, settings).unwrap_or_else(|| {
-            let legacy_tags = shard.live().config.vmesskit.legacy_tag_limit;
-            let gate = make(users(&settings.clients), legacy_tags, shard.clock.unix_secs());
+            let limits = self.limits(&shard.live().config);
+            let gate = make(users(&settings.clients), limits, shard.clock.unix_secs());
             self.add(shard, tag, settings, gate)
         })
     }
@@ -157,6 +187,8 @@ impl Gates {
     /// Gives the gates that are open the users that a config names from now on; what came to them through the interface
     /// stays where it names the same ones as before. Takes what [`Gate::set_users`] takes: not for a thread that serves.
     pub(crate) fn follow(&self, config: &Config, tables: &UserTables) {
+        let GateLimits { replay_entries, replay_per_user, .. } = self.limits(config);
+        self.lock().iter().for_each(|entry| entry.gate.set_replay_limits(replay_entries, replay_per_user));
         for inbound in &config.inbounds {
             let InboundProtocol::Vmess(settings) = &inbound.protocol else { continue };
             tables.change(|| {
@@ -239,8 +271,7 @@ impl Entry {
     }
 }
 
-fn make(users: Vec<User>, legacy_tags: usize, started: i64) -> SharedGate {
-    let limits = GateLimits { legacy_tags, ..GateLimits::default() };
+fn make(users: Vec<User>, limits: GateLimits, started: i64) -> SharedGate {
     SharedGate {
         gate: Gate::new(Users::new(users), limits, started, &mut SystemEntropy::new()),
         changed: Notify::new(),

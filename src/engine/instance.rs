@@ -63,6 +63,7 @@ impl Tunnel {
         let budget = Budget::new(&options, &config)?;
         let shared = Arc::new(Shared::new(options.log.unwrap_or(config.log_level)));
         let shards = workers::shards(&config, budget.pool_bytes);
+        shared.gates.set_replay_bytes(budget.replay_bytes);
         let signals = Arc::new(Signals::default());
         let (commands, received) = mpsc::unbounded_channel();
         let settings = Arc::new(Mutex::new(tun_settings(&config)));

@@ -553,8 +553,7 @@ async fn make_gate(shard: &Rc<Shard>, bound: &Bound, config: &Config) {
     let InboundProtocol::Vmess(settings) = &served.protocol else { return };
     // On a port without users of the config's own, all ids are new.
     let all_new = bound.changing.is_some() && configured.clients.is_empty();
-    let limit = config.vmesskit.legacy_tag_limit;
-    shard.shared.gates.prepare(shard, &served.tag, settings, limit, all_new).await;
+    shard.shared.gates.prepare(shard, &served.tag, settings, config, all_new).await;
 }
 
 /// Forgets the gates of ports that are closed.

@@ -38,6 +38,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tags::{Signer, Tags};
 use users::Found;
 
+/// Bytes that one of [`GateLimits::replay_entries`] takes at most: the tables of auth ids, sessions and tampered
+/// signatures, when each is as empty as one that has just grown.
+pub const REPLAY_ENTRY: usize = 3 * 35;
+
 /// How far a drain may end before the handshake's time is up, in milliseconds.
 const DRAIN_MILLIS: u32 = 10_000;
 
@@ -150,6 +154,12 @@ impl Gate {
     /// Changes that limit; it counts from the next [`Gate::set_users`] on.
     pub fn set_legacy_tag_limit(&self, limit: usize) {
         self.legacy_tags.store(limit, Ordering::Relaxed);
+    }
+
+    /// Changes [`GateLimits::replay_entries`] and [`GateLimits::replay_per_user`]. Nothing that is remembered is forgotten
+    /// for it.
+    pub fn set_replay_limits(&self, entries: usize, per_user: usize) {
+        self.history.set_bounds(entries, per_user);
     }
 
     /// Brings the table of legacy signatures to `unix_secs`. Cheap when nothing is due; else about 1 µs for each id

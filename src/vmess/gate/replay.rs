@@ -40,8 +40,8 @@ pub(super) struct Memory {
     stripes: Box<[Mutex<Stripe>]>,
     held: AtomicUsize,
     swept_at: AtomicI64,
-    bound: usize,
-    per_user: usize,
+    bound: AtomicUsize,
+    per_user: AtomicUsize,
 }
 
 impl Memory {
@@ -55,9 +55,16 @@ impl Memory {
             stripes: (0..STRIPES).map(|_| stripe()).collect(),
             held: AtomicUsize::new(0),
             swept_at: AtomicI64::new(now),
-            bound,
-            per_user,
+            bound: AtomicUsize::new(bound),
+            per_user: AtomicUsize::new(per_user),
         }
+    }
+
+    /// Changes how many marks there may be, in all and of one user. What is remembered stays; beyond the bound newcomers
+    /// are turned away.
+    pub(super) fn set_bounds(&self, bound: usize, per_user: usize) {
+        self.bound.store(bound, Ordering::Relaxed);
+        self.per_user.store(per_user, Ordering::Relaxed);
     }
 
     /// Remembers `mark` of `user`, unless it is known or there is no room for it.
@@ -68,10 +75,11 @@ impl Memory {
         if stripe.contains(mark) {
             return Verdict::Seen;
         }
-        if stripe.held_by(user) >= self.per_user {
+        if stripe.held_by(user) >= self.per_user.load(Ordering::Relaxed) {
             return Verdict::Quota;
         }
-        let admit = |held: usize| (held < self.bound).then_some(held + 1);
+        let bound = self.bound.load(Ordering::Relaxed);
+        let admit = |held: usize| (held < bound).then_some(held + 1);
         if self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit).is_err() {
             return Verdict::Full;
         }
@@ -257,6 +265,17 @@ mod tests {
         // Stripes that nobody asks for give back as well: the first accept of a turn sees to it.
         assert_eq!(memory.insert(1, 1, 405), Verdict::New);
         assert_eq!(memory.held(), 1);
+    }
+
+    #[test]
+    fn a_bound_that_sinks_forgets_nothing() {
+        let memory = Memory::new(100, 100, 0);
+        assert!(marks(1).take(100).all(|mark| memory.insert(7, mark, 0) == Verdict::New));
+        memory.set_bounds(50, 25);
+        assert!(marks(1).take(100).all(|mark| memory.insert(7, mark, 300) == Verdict::Seen));
+        assert_eq!((memory.insert(7, 1, 300), memory.insert(8, 1, 300)), (Verdict::Quota, Verdict::Full));
+        memory.set_bounds(101, 101);
+        assert_eq!((memory.insert(7, 1, 300), memory.insert(8, 1, 300)), (Verdict::New, Verdict::Full));
     }
 
     #[test]

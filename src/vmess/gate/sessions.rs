@@ -32,6 +32,13 @@ impl History {
         }
     }
 
+    /// Changes the bounds of each memory.
+    pub(super) fn set_bounds(&self, bound: usize, per_user: usize) {
+        for memory in [&self.auth_ids, &self.sessions, &self.tainted] {
+            memory.set_bounds(bound, per_user);
+        }
+    }
+
     /// Remembers an auth id; [`Verdict::Seen`] is a replay.
     pub(super) fn auth_id(&self, user: &Id, auth_id: &AuthId, now: i64) -> Verdict {
         self.auth_ids.insert(self.user(user), self.mark(&[auth_id]), now)

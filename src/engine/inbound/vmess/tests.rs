@@ -158,6 +158,32 @@ async fn a_gate_outlives_a_reload_and_takes_its_users() {
 }
 
 #[tokio::test]
+async fn ports_share_the_memory_for_replays() {
+    use crate::config::Allocate;
+    let one = with(&settings(vec![client(1, 0)]));
+    on_a_shard(one.clone(), async |shard| {
+        let gates = &shard.shared.gates;
+        let limits = |config| {
+            let limits = gates.limits(config);
+            (limits.replay_entries, limits.replay_per_user)
+        };
+        assert_eq!(limits(&one), (1 << 20, 1 << 18), "without a limit");
+        gates.set_replay_bytes(16 << 20);
+        assert_eq!(limits(&one), ((16 << 20) / 105, (16 << 20) / 105 / 4));
+        let allocate = Some(Allocate { concurrency: 3, refresh: Duration::from_secs(300) });
+        let changing = VmessInbound { allocate, ..settings(Vec::new()) };
+        let mut seven = one.clone();
+        seven.inbounds.extend(with(&changing).inbounds);
+        assert_eq!(limits(&seven).0, (16 << 20) / 105 / 7, "one port, and three with three that follow");
+        gates.set_replay_bytes(1);
+        assert_eq!(limits(&seven).0, 1024, "some must be");
+        gates.set_replay_bytes(usize::MAX);
+        assert_eq!(limits(&one), (1 << 20, 1 << 18));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn legacy_signatures_keep_up_with_the_time_and_nobody_ticks_without_any() {
     let legacy = settings(vec![client(1, 4)]);
     on_a_shard(with(&legacy), async |shard| {
