@@ -5,16 +5,20 @@
 
 use crate::config::{Config, DefaultUser, InboundProtocol, VmessClient, VmessInbound};
 use crate::engine::gates::SharedGate;
+use crate::engine::shared::Shared;
 use crate::entropy::Entropy;
 use crate::vmess::Id;
 use crate::vmess::command::SwitchAccount;
 use crate::vmess::gate::{User, Users, check_legacy_tags};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 /// How many accounts one port has at most; users beyond get none.
 const ACCOUNTS: usize = 1 << 16;
+/// To how many users one more is added at once, which prepares nobody else's keys but copies them: 0.1 ms.
+const AT_ONCE: usize = 1024;
 /// For how many minutes an account is good whose port stays: what V2Ray's server says, 9999, in one byte.
 const FOR_GOOD: u64 = 255;
 
@@ -41,6 +45,8 @@ pub(crate) struct Door {
     users: Arc<Users>,
     /// The places of users by their e-mails, in lower case.
     by_email: HashMap<String, usize>,
+    /// E-mails of those who are being added.
+    coming: HashSet<Arc<str>>,
 }
 
 impl Offers {
@@ -56,9 +62,12 @@ impl Offers {
     }
 
     /// What a user of another inbound gets of the one with this tag: its account there, if it has one, else one that is
-    /// made for it. `None` if there is nothing to hand out.
+    /// made for it. `None` if there is nothing to hand out, or not yet: where an account takes long to make, since a table
+    /// of legacy signatures or many users' keys belong to it, that is done on another thread, and the user's next
+    /// connection is told.
     pub(crate) fn hand_out(
         &self,
+        shared: &Arc<Shared>,
         tag: &str,
         email: &str,
         entropy: &mut dyn Entropy,
@@ -69,7 +78,7 @@ impl Offers {
         let picked = entropy.below(u32::try_from(offer.doors.len()).ok().filter(|len| *len > 0)?);
         let default = offer.default;
         let door = offer.doors.get_mut(picked as usize)?;
-        let user = door.user(email, default, entropy)?;
+        let user = door.user(shared, email, default, entropy)?;
         Some(SwitchAccount {
             host: None,
             port: door.port(entropy),
@@ -99,7 +108,7 @@ impl Door {
     pub(crate) fn new(ports: (u16, u16), gate: Arc<SharedGate>) -> Self {
         let users = gate.users();
         let by_email = index(&users);
-        Self { ports, gate, users, by_email }
+        Self { ports, gate, users, by_email, coming: HashSet::new() }
     }
 
     fn port(&self, entropy: &mut dyn Entropy) -> u16 {
@@ -108,37 +117,61 @@ impl Door {
         first.saturating_add(u16::try_from(drawn).unwrap_or(0))
     }
 
-    /// The user with an e-mail; made if there is none. `None` if there are too many.
-    fn user(&mut self, email: &str, default: DefaultUser, entropy: &mut dyn Entropy) -> Option<User> {
+    /// The user with an e-mail; made if there is none. `None` while that is being done, and if there are too many.
+    fn user(
+        &mut self,
+        shared: &Arc<Shared>,
+        email: &str,
+        default: DefaultUser,
+        entropy: &mut dyn Entropy,
+    ) -> Option<User> {
         let users = self.gate.users();
         // They come and go through the interface too.
         if !Arc::ptr_eq(&users, &self.users) {
             self.by_email = index(&users);
             self.users = users;
+            self.coming.clear();
         }
         let email = email.to_lowercase();
         if let Some(user) = self.by_email.get(&email).and_then(|at| self.users.get(*at)) {
             return Some(user.clone());
         }
-        if self.users.len() >= ACCOUNTS {
+        if self.users.len() + self.coming.len() >= ACCOUNTS || self.coming.contains(&*email) {
             return None;
         }
-        let mut user = User {
+        let user = User {
             id: new_id(entropy),
             alter_id: default.alter_id,
             level: default.level,
             email: email.as_str().into(),
             no_termination_signal: false,
         };
-        let all = || self.users.iter().chain([&user]);
-        if check_legacy_tags(all().map(|user| user.alter_id), self.gate.legacy_tag_limit()).is_err() {
+        if user.alter_id == 0 && self.users.len() < AT_ONCE {
+            return add(shared, &self.gate, user);
+        }
+        self.coming.insert(Arc::clone(&user.email));
+        let (shared, gate) = (Arc::clone(shared), Arc::clone(&self.gate));
+        spawn_blocking(move || add(&shared, &gate, user));
+        None
+    }
+}
+
+/// Adds a user to a gate, unless it has one with the same e-mail, which has come in between. Returns the one that it has
+/// then.
+fn add(shared: &Shared, gate: &SharedGate, mut user: User) -> Option<User> {
+    shared.users.change(|| {
+        let users = gate.users();
+        if let Some(known) = users.iter().find(|known| known.email.to_lowercase() == *user.email) {
+            return Some(known.clone());
+        }
+        let alter_ids = users.iter().chain([&user]).map(|user| user.alter_id);
+        if check_legacy_tags(alter_ids, gate.legacy_tag_limit()).is_err() {
             // Every server takes the other header of everybody.
             user.alter_id = 0;
         }
-        let all = self.users.iter().chain([&user]).cloned().collect();
-        self.gate.set_users(all);
+        gate.set_users(users.iter().chain([&user]).cloned().collect());
         Some(user)
-    }
+    })
 }
 
 /// Whether a `detour` of the config names an inbound with this tag.

@@ -164,7 +164,9 @@ impl Server {
     /// What a user is told of another port and account.
     fn handout(&self, email: &str) -> Option<SwitchAccount> {
         let detour = self.detour.as_ref()?;
-        self.shard.with_entropy(|entropy| self.shard.shared.offers.hand_out(detour, email, entropy))
+        self.shard.with_entropy(|entropy| {
+            self.shard.shared.offers.hand_out(&self.shard.shared, detour, email, entropy)
+        })
     }
 
     /// Tells the host that a limit has been reached, unless it was told lately.
