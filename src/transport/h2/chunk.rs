@@ -14,51 +14,79 @@ const MOST_OF_STREAM: usize = 128 << 10;
 #[derive(Default)]
 pub(super) struct Backlog {
     bytes: Cell<usize>,
+    /// The streams that the connection holds up.
     waiting: RefCell<Vec<Waker>>,
 }
 
-impl Backlog {
-    fn wait<T>(&self, cx: &Context<'_>) -> Poll<T> {
-        let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            waiting.push(cx.waker().clone());
-        }
-        Poll::Pending
-    }
+/// What waits on one stream.
+#[derive(Default)]
+struct Own {
+    bytes: Cell<usize>,
+    /// Who waits for that to become less.
+    waiting: Cell<Option<Waker>>,
 }
 
-/// What waits on one stream.
+/// What waits on one stream, and on its connection.
 pub(super) struct Queued {
     backlog: Rc<Backlog>,
-    bytes: Rc<Cell<usize>>,
+    own: Rc<Own>,
 }
 
 impl Queued {
     /// Of a new stream.
     pub(super) fn new(backlog: &Rc<Backlog>) -> Self {
-        Self { backlog: Rc::clone(backlog), bytes: Rc::default() }
+        Self { backlog: Rc::clone(backlog), own: Rc::default() }
     }
 
     /// Waits until another piece may be queued.
     pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.bytes.get() < MOST_OF_STREAM && (self.backlog.bytes.get() < MOST || self.bytes.get() == 0) {
+        let own = self.own.bytes.get();
+        let full = self.backlog.bytes.get() >= MOST;
+        if own < MOST_OF_STREAM && (!full || own == 0) {
             return Poll::Ready(());
         }
-        self.backlog.wait(cx)
+        if full {
+            let mut waiting = self.backlog.waiting.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
+        }
+        self.wait(cx)
     }
 
     /// Waits until everything has left.
     pub(super) fn poll_empty(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.bytes.get() == 0 { Poll::Ready(()) } else { self.backlog.wait(cx) }
+        if self.own.bytes.get() == 0 { Poll::Ready(()) } else { self.wait(cx) }
+    }
+
+    fn wait(&self, cx: &Context<'_>) -> Poll<()> {
+        self.own.waiting.set(Some(cx.waker().clone()));
+        Poll::Pending
     }
 
     /// Counts a piece.
     pub(super) fn chunk(&self, data: Vec<u8>) -> Chunk {
         let counted = data.len();
-        self.bytes.set(self.bytes.get().saturating_add(counted));
+        self.own.bytes.set(self.own.bytes.get().saturating_add(counted));
         self.backlog.bytes.set(self.backlog.bytes.get().saturating_add(counted));
-        let queued = Self { backlog: Rc::clone(&self.backlog), bytes: Rc::clone(&self.bytes) };
+        let queued = Self { backlog: Rc::clone(&self.backlog), own: Rc::clone(&self.own) };
         Chunk { data, at: 0, queued, counted }
+    }
+
+    /// A piece of so many bytes has left. Who waits is woken when there is room for more than a few of them.
+    fn left(&self, counted: usize) {
+        let less = |cell: &Cell<usize>| {
+            cell.set(cell.get().saturating_sub(counted));
+            cell.get()
+        };
+        if less(&self.own.bytes) <= MOST_OF_STREAM / 2
+            && let Some(waker) = self.own.waiting.take()
+        {
+            waker.wake();
+        }
+        if less(&self.backlog.bytes) <= MOST / 2 {
+            self.backlog.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+        }
     }
 }
 
@@ -86,10 +114,7 @@ impl Buf for Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        let left = |cell: &Cell<usize>| cell.set(cell.get().saturating_sub(self.counted));
-        left(&self.queued.bytes);
-        left(&self.queued.backlog.bytes);
-        self.queued.backlog.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+        self.queued.left(self.counted);
     }
 }
 
