@@ -18,6 +18,7 @@ pub mod time;
 mod transport;
 pub mod tun;
 pub mod vmess;
+pub mod wire;
 
 pub use config::{format_config, parse_share_link, to_share_link, validate_config};
 #[cfg(feature = "runtime")]

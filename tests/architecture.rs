@@ -14,6 +14,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("src/dns/forward.rs", &["dns"]),
     ("src/dns/cache.rs", &["dns"]),
     ("src/dns/sntp.rs", &["dns"]),
+    ("src/wire", &["wire"]),
 ];
 /// What everybody may use.
 const FOUNDATION: &[&str] = &["addr", "buffer", "entropy", "error", "time"];

@@ -1,9 +1,9 @@
 //! gRPC as a transport ("gun"): payload in the messages of one call, a call a connection, many on one HTTP/2 connection.
 //!
-//! HTTP/2 itself, the pool of connections and the streams are [`super::h2`]'s. Here are the messages ([`hunk`]), the paths
-//! of services ([`name`]), and the heads of both ends.
+//! HTTP/2 itself, the pool of connections and the streams are [`super::h2`]'s. Here are the messages
+//! ([`messages`]), the paths of services ([`name`]), and the heads of both ends.
 
-mod hunk;
+mod messages;
 mod name;
 #[cfg(test)]
 mod tests;
@@ -15,10 +15,10 @@ use super::h2::{
 };
 use crate::config;
 use crate::engine::Shard;
+use crate::wire::hunk::Hunks;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, response};
-use hunk::Hunks;
 use name::ServiceName;
 use std::rc::Rc;
 use std::time::Duration;

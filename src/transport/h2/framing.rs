@@ -1,21 +1,16 @@
 //! How payload lies in the DATA of a stream: as it is, or in messages.
 
 use super::failure::Failure;
+use crate::wire::hunk::Step;
 use http::HeaderMap;
-
-/// What comes next in the bytes of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::transport) struct Step {
-    /// So many bytes are no payload.
-    pub(in crate::transport) skip: usize,
-    /// So many bytes behind them are payload.
-    pub(in crate::transport) payload: usize,
-}
 
 /// How payload lies in the DATA of a stream.
 pub(in crate::transport) trait Framing {
     /// Whether our direction, at a server, ends with the trailers of gRPC instead of the last DATA.
     const TRAILERS: bool;
+
+    /// The most bytes that it puts before a piece.
+    const PREFIX: usize;
 
     /// Begins a message of `len` bytes of payload, never 0.
     fn begin(out: &mut Vec<u8>, len: usize);
@@ -40,6 +35,7 @@ pub(in crate::transport) struct Bare;
 
 impl Framing for Bare {
     const TRAILERS: bool = false;
+    const PREFIX: usize = 0;
 
     fn begin(_: &mut Vec<u8>, _: usize) {}
 

@@ -25,7 +25,7 @@ mod window;
 mod wire;
 
 pub(super) use failure::Failure;
-pub(super) use framing::{Framing, Step};
+pub(super) use framing::Framing;
 pub(super) use options::{KeepAlive, Options};
 pub(super) use pool::Pool;
 pub(super) use receiving::{Head, grpc_status};

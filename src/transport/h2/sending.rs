@@ -10,10 +10,8 @@ use std::io::{self, IoSlice};
 use std::marker::PhantomData;
 use std::task::{Context, Poll, ready};
 
-/// The most payload of one piece.
-const PIECE: usize = 64 << 10;
-/// The most bytes that framing puts before a piece.
-const PREFIX: usize = 16;
+/// The most bytes of one piece: with the head of its frame it fills a record of TLS, and begins no second one.
+const PIECE: usize = (16 << 10) - 9;
 
 /// The direction away from us of one stream.
 pub(super) struct Sending<F> {
@@ -42,7 +40,8 @@ impl<F: Framing> Sending<F> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let wanted = slices.iter().map(|slice| slice.len()).fold(0, usize::saturating_add).min(PIECE);
+        let wanted = slices.iter().map(|slice| slice.len()).fold(0, usize::saturating_add);
+        let wanted = wanted.min(PIECE - F::PREFIX);
         if self.ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -50,9 +49,9 @@ impl<F: Framing> Sending<F> {
             return Poll::Ready(Ok(0));
         }
         ready!(self.queued.poll_room(cx));
-        let room = ready!(self.poll_capacity(cx, wanted)).map_err(Failure::into_io)?;
-        let len = wanted.min(room);
-        let mut data = Vec::with_capacity(len.saturating_add(PREFIX));
+        let room = ready!(self.poll_capacity(cx, wanted + F::PREFIX)).map_err(Failure::into_io)?;
+        let len = wanted.min(room.saturating_sub(F::PREFIX).max(1));
+        let mut data = Vec::with_capacity(len + F::PREFIX);
         F::begin(&mut data, len);
         let mut left = len;
         for slice in slices {

@@ -4,19 +4,54 @@
 //! number of fields and passes over those that it does not know; it keeps nothing but where it is. The writer makes one
 //! field a message and never an empty one: some peers read nothing else.
 
-use crate::transport::h2::{Failure, Framing, Step, grpc_status};
-use http::HeaderMap;
-
 /// The most bytes of a message. Peers take 4 MiB themselves.
-pub(super) const MAX_MESSAGE: usize = 16 << 20;
+pub const MAX_MESSAGE: usize = 16 << 20;
+/// The most bytes that [`begin`] writes for up to 2 MiB of payload.
+pub const PREFIX: usize = 9;
 /// The most bytes of a varint.
 const MAX_VARINT: u32 = 10;
 /// Field 1, a string of bytes.
 const DATA: u8 = 0x0A;
 
+/// Why bytes are no messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HunkError {
+    /// The message is compressed, which nobody has agreed on.
+    #[error("it is compressed")]
+    Compressed,
+    /// The message is longer than [`MAX_MESSAGE`].
+    #[error("it is too long")]
+    TooLong,
+    /// A number has more than ten bytes.
+    #[error("a number has no end")]
+    EndlessNumber,
+    /// A field's number is 0.
+    #[error("a field has no number")]
+    Unnumbered,
+    /// A field's type is none of protobuf's that are in use.
+    #[error("a field of unknown type")]
+    UnknownType,
+    /// A field is longer than what is left of its message.
+    #[error("a field is longer than its message")]
+    Overlong,
+    /// The message ends inside a field.
+    #[error("it ends inside a field")]
+    Cut,
+}
+
+/// What comes next in a stream's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// So many bytes are no payload.
+    pub skip: usize,
+    /// So many bytes behind them are payload.
+    pub payload: usize,
+}
+
 /// Reads messages, in any segmentation.
 #[derive(Debug, Default)]
-pub(in crate::transport) struct Hunks {
+pub struct Hunks {
     state: State,
     /// What is left of the message.
     left: usize,
@@ -50,9 +85,9 @@ struct Varint {
 
 impl Varint {
     /// Takes another byte; the value once it is whole.
-    fn push(&mut self, byte: u8) -> Result<Option<u64>, Failure> {
+    fn push(&mut self, byte: u8) -> Result<Option<u64>, HunkError> {
         if self.count >= MAX_VARINT {
-            return Err(broken("a number has no end"));
+            return Err(HunkError::EndlessNumber);
         }
         let bits = u64::from(byte & 0x7F);
         self.value |= bits.checked_shl(self.count.saturating_mul(7)).unwrap_or(0);
@@ -61,23 +96,52 @@ impl Varint {
     }
 }
 
-fn broken(text: &str) -> Failure {
-    Failure::Protocol(format!("a gRPC message: {text}"))
-}
-
 impl Hunks {
+    /// Takes apart the start of `wire` as far as the end of the first payload in it; both counts are 0 only of nothing. It
+    /// must not be shown again what it has spoken of.
+    ///
+    /// # Errors
+    /// [`HunkError`], after which it is not to be asked again.
+    pub fn step(&mut self, wire: &[u8]) -> Result<Step, HunkError> {
+        let mut skip = 0;
+        while let Some(rest) = wire.get(skip..).filter(|rest| !rest.is_empty()) {
+            let State::Field(length, payload) = self.state else {
+                self.push(rest.first().copied().unwrap_or_default())?;
+                skip += 1;
+                continue;
+            };
+            let n = length.min(rest.len());
+            self.left = self.left.saturating_sub(n);
+            self.state = match length - n {
+                0 => State::Tag(Varint::default()),
+                length => State::Field(length, payload),
+            };
+            self.check_left()?;
+            if payload {
+                return Ok(Step { skip, payload: n });
+            }
+            skip += n;
+        }
+        Ok(Step { skip, payload: 0 })
+    }
+
+    /// Whether a stream may end here: between two messages.
+    pub fn at_boundary(&self) -> bool {
+        self.state == State::default()
+    }
+
     /// Takes one byte that is no part of a field's content.
-    fn push(&mut self, byte: u8) -> Result<(), Failure> {
+    fn push(&mut self, byte: u8) -> Result<(), HunkError> {
         if let State::Prefix { have, length } = self.state {
             if have == 0 && byte != 0 {
-                return Err(broken("it is compressed"));
+                return Err(HunkError::Compressed);
             }
             let length = length << 8 | u32::from(byte);
             self.state = State::Prefix { have: have + 1, length };
             if have == 4 {
                 self.left = usize::try_from(length).unwrap_or(usize::MAX);
                 if self.left > MAX_MESSAGE {
-                    return Err(broken("it is too long"));
+                    return Err(HunkError::TooLong);
                 }
                 self.state = if self.left == 0 { State::default() } else { State::Tag(Varint::default()) };
             }
@@ -108,92 +172,62 @@ impl Hunks {
     }
 
     /// What follows a field's number and type.
-    fn field(&self, tag: u64) -> Result<State, Failure> {
+    fn field(&self, tag: u64) -> Result<State, HunkError> {
         match (tag >> 3, tag & 7) {
-            (0, _) => Err(broken("a field has no number")),
+            (0, _) => Err(HunkError::Unnumbered),
             (_, 0) => Ok(State::Number(Varint::default())),
             (_, 1) => self.content(8, false),
             (number, 2) => Ok(State::Length(Varint::default(), number == 1)),
             (_, 5) => self.content(4, false),
-            _ => Err(broken("a field of unknown type")),
+            _ => Err(HunkError::UnknownType),
         }
     }
 
     /// A field's content of so many bytes.
-    fn content(&self, length: usize, payload: bool) -> Result<State, Failure> {
+    fn content(&self, length: usize, payload: bool) -> Result<State, HunkError> {
         match length {
-            length if length > self.left => Err(broken("a field is longer than its message")),
+            length if length > self.left => Err(HunkError::Overlong),
             0 => Ok(State::Tag(Varint::default())),
             length => Ok(State::Field(length, payload)),
         }
     }
 
     /// The next message begins where this one ends, and that is between two fields.
-    fn check_left(&mut self) -> Result<(), Failure> {
+    fn check_left(&mut self) -> Result<(), HunkError> {
         match self.state {
             _ if self.left > 0 => Ok(()),
             State::Tag(Varint { count: 0, .. }) => {
                 self.state = State::default();
                 Ok(())
             }
-            _ => Err(broken("it ends inside a field")),
+            _ => Err(HunkError::Cut),
         }
     }
 }
 
-impl Framing for Hunks {
-    const TRAILERS: bool = true;
-
-    fn begin(out: &mut Vec<u8>, len: usize) {
-        let len = u32::try_from(len).expect("a piece is far shorter than 4 GiB");
-        let mut varint = [0; 5];
-        let mut count = 0;
-        let mut rest = len;
-        for slot in &mut varint {
-            count += 1;
-            *slot = (rest & 0x7F) as u8;
-            rest >>= 7;
-            if rest == 0 {
-                break;
-            }
-            *slot |= 0x80;
+/// Begins a message of `len` bytes of payload, which are to follow.
+///
+/// # Panics
+/// If they are 4 GiB or more.
+pub fn begin(out: &mut Vec<u8>, len: usize) {
+    let len = u32::try_from(len).expect("a piece is far shorter than 4 GiB");
+    let mut varint = [0; 5];
+    let mut count = 0;
+    let mut rest = len;
+    for slot in &mut varint {
+        count += 1;
+        *slot = (rest & 0x7F) as u8;
+        rest >>= 7;
+        if rest == 0 {
+            break;
         }
-        let message = len.saturating_add(1).saturating_add(count);
-        out.push(0);
-        out.extend_from_slice(&message.to_be_bytes());
-        out.push(DATA);
-        out.extend(varint.iter().take(usize::try_from(count).unwrap_or(0)));
+        *slot |= 0x80;
     }
-
-    fn step(&mut self, wire: &[u8]) -> Result<Step, Failure> {
-        let mut skip = 0;
-        while let Some(rest) = wire.get(skip..).filter(|rest| !rest.is_empty()) {
-            let State::Field(length, payload) = self.state else {
-                self.push(rest.first().copied().unwrap_or_default())?;
-                skip += 1;
-                continue;
-            };
-            let n = length.min(rest.len());
-            self.left = self.left.saturating_sub(n);
-            self.state = match length - n {
-                0 => State::Tag(Varint::default()),
-                length => State::Field(length, payload),
-            };
-            self.check_left()?;
-            if payload {
-                return Ok(Step { skip, payload: n });
-            }
-            skip += n;
-        }
-        Ok(Step { skip, payload: 0 })
-    }
-
-    fn check_end(&self, trailers: Option<&HeaderMap>) -> Result<(), Failure> {
-        if let Some(failed) = trailers.and_then(grpc_status) {
-            return Err(failed);
-        }
-        if self.state == State::default() { Ok(()) } else { Err(Failure::Truncated) }
-    }
+    let message = len.saturating_add(1).saturating_add(count);
+    out.push(0);
+    out.extend_from_slice(&message.to_be_bytes());
+    out.push(DATA);
+    out.extend(varint.iter().take(usize::try_from(count).unwrap_or(0)));
 }
 
 #[cfg(test)]
@@ -202,7 +236,7 @@ mod tests {
     use crate::entropy::{Entropy, SeededEntropy};
 
     /// All payload in `wire`, given in pieces of `cut` bytes.
-    fn read(wire: &[u8], cut: usize) -> Result<(Vec<u8>, Hunks), Failure> {
+    fn read(wire: &[u8], cut: usize) -> Result<(Vec<u8>, Hunks), HunkError> {
         let (mut hunks, mut got) = (Hunks::default(), Vec::new());
         for mut piece in wire.chunks(cut) {
             while !piece.is_empty() {
@@ -224,7 +258,7 @@ mod tests {
 
     fn hunk(payload: &[u8]) -> Vec<u8> {
         let mut wire = Vec::new();
-        Hunks::begin(&mut wire, payload.len());
+        begin(&mut wire, payload.len());
         wire.extend_from_slice(payload);
         wire
     }
@@ -234,6 +268,7 @@ mod tests {
         assert_eq!(hunk(b"abc"), *b"\x00\x00\x00\x00\x05\x0a\x03abc");
         assert_eq!(hunk(&[7; 127])[..7], *b"\x00\x00\x00\x00\x81\x0a\x7f");
         assert_eq!(hunk(&[7; 300])[..8], *b"\x00\x00\x00\x01\x2f\x0a\xac\x02");
+        assert_eq!(hunk(&[7; 16_000]).len(), 16_000 + PREFIX);
         assert_eq!(hunk(&[7; 65_536])[..9], *b"\x00\x00\x01\x00\x04\x0a\x80\x80\x04");
     }
 
@@ -250,7 +285,7 @@ mod tests {
         let expected = [&b"onetwothree"[..], &[9; 300]].concat();
         for cut in 1..=wire.len() {
             let (got, hunks) = read(&wire, cut).expect("fine");
-            assert!(got == expected && hunks.check_end(None).is_ok(), "{cut}");
+            assert!(got == expected && hunks.at_boundary(), "{cut}");
         }
     }
 
@@ -259,44 +294,31 @@ mod tests {
         let wire = hunk(b"payload");
         for len in 1..wire.len() {
             let (_, hunks) = read(&wire[..len], 3).expect("fine so far");
-            assert_eq!(hunks.check_end(None), Err(Failure::Truncated), "{len}");
+            assert!(!hunks.at_boundary(), "{len}");
         }
     }
 
     #[test]
     fn what_is_no_message_is_refused() {
-        for wire in [
-            b"\x01\x00\x00\x00\x03\x0a\x01x".to_vec(),
-            b"\x00\xff\xff\xff\xff".to_vec(),
-            b"\x00\x01\x00\x00\x01".to_vec(),
-            message(b"\x0a\x05four"),
-            message(b"\x0a"),
-            message(b"\x08"),
-            message(b"\x19123"),
-            message(b"\x02\x01x"),
-            message(b"\x0b\x0c"),
-            message(b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01x"),
-            message(b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"),
+        use HunkError::*;
+        for (wire, error) in [
+            (b"\x01\x00\x00\x00\x03\x0a\x01x".to_vec(), Compressed),
+            (b"\x00\xff\xff\xff\xff".to_vec(), TooLong),
+            (b"\x00\x01\x00\x00\x01".to_vec(), TooLong),
+            (message(b"\x0a\x05four"), Overlong),
+            (message(b"\x0a"), Cut),
+            (message(b"\x08"), Cut),
+            (message(b"\x19123"), Overlong),
+            (message(b"\x02\x01x"), Unnumbered),
+            (message(b"\x0b\x0c"), UnknownType),
+            (message(b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01x"), Overlong),
+            (message(b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"), EndlessNumber),
         ] {
             for cut in [1, 2, 100] {
-                assert!(matches!(read(&wire, cut), Err(Failure::Protocol(_))), "{wire:?}");
+                assert_eq!(read(&wire, cut).err(), Some(error), "{wire:?}");
             }
         }
         assert!(read(&[&b"\x00\x01\x00\x00\x00"[..], b"\x0a"].concat(), 9).is_ok(), "the bound itself");
-    }
-
-    #[test]
-    fn the_status_in_the_trailers_counts() {
-        let trailers = |code: &'static str| {
-            HeaderMap::from_iter([(
-                http::HeaderName::from_static("grpc-status"),
-                http::HeaderValue::from_static(code),
-            )])
-        };
-        let hunks = Hunks::default();
-        assert_eq!(hunks.check_end(Some(&trailers("0"))), Ok(()));
-        assert_eq!(hunks.check_end(Some(&trailers("12"))), Err(Failure::Grpc(12, String::new())));
-        assert_eq!(hunks.check_end(Some(&trailers("x"))), Err(Failure::Grpc(2, String::new())));
     }
 
     #[test]
