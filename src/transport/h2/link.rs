@@ -62,7 +62,7 @@ impl Link {
         let started = Instant::now();
         let hub = Hub::new(&shard.clock);
         let local_ip = carrier.local_ip();
-        let wire = Wire::new(carrier, Rc::clone(&hub.pulse), true);
+        let wire = Wire::new(carrier, Rc::clone(&hub.pulse), shard.pool.clone(), true);
         let mut builder = Builder::new();
         builder
             .enable_push(false)

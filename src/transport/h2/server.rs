@@ -57,7 +57,7 @@ pub(in crate::transport) async fn serve<C: Carrier + Unpin, S: Service>(
 ) -> Result<Server<C, S>, Failure> {
     let options = Options::new(&shard.pool, 0, None);
     let (hub, local_ip) = (Hub::new(&shard.clock), carrier.local_ip());
-    let wire = Wire::new(carrier, Rc::clone(&hub.pulse), false);
+    let wire = Wire::new(carrier, Rc::clone(&hub.pulse), shard.pool.clone(), false);
     let mut builder = Builder::new();
     builder
         .initial_window_size(options.first)

@@ -1,5 +1,8 @@
 //! The carrier under a connection, watched: how much has come and when, and whether its end is to be an abort.
+//!
+//! It is read in large pieces: the library asks for what is left of a frame each time, which is less than a record of TLS.
 
+use crate::buffer::{Buffer, Class, Pool};
 use crate::engine::clock::Clock;
 use crate::time::Moment;
 use crate::transport::Carrier;
@@ -41,19 +44,37 @@ impl Pulse {
 pub(super) struct Wire<C: Carrier> {
     io: CarrierIo<C>,
     pulse: Rc<Pulse>,
+    pool: Pool,
+    /// What has been read and not been asked for. Without any there is no buffer.
+    read: Buffer,
     /// The opening words, until something else is written: they go with it.
     held: Option<Vec<u8>>,
 }
 
 impl<C: Carrier> Wire<C> {
     /// Wraps a carrier. A client's first write, its opening words, waits for the second one.
-    pub(super) const fn new(carrier: C, pulse: Rc<Pulse>, holds: bool) -> Self {
+    pub(super) const fn new(carrier: C, pulse: Rc<Pulse>, pool: Pool, holds: bool) -> Self {
         let held = if holds { Some(Vec::new()) } else { None };
-        Self { io: CarrierIo(carrier), pulse, held }
+        Self { io: CarrierIo(carrier), pulse, pool, read: Buffer::empty(), held }
     }
 }
 
 impl<C: Carrier + Unpin> Wire<C> {
+    /// Reads into a buffer of the pool's as soon as there is something. `None` if there is no memory for one.
+    fn poll_large(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<usize>>> {
+        if let Err(error) = ready!(self.io.0.poll_read_ready(cx)) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let Some(mut buffer) = self.pool.take(Class::Large) else { return Poll::Ready(None) };
+        let n = match ready!(self.io.0.poll_read(cx, buffer.spare_mut())) {
+            Ok(n) => n,
+            Err(error) => return Poll::Ready(Some(Err(error))),
+        };
+        buffer.commit(n);
+        self.read = buffer;
+        Poll::Ready(Some(Ok(n)))
+    }
+
     /// Writes what is held back, and `slices` behind it. Returns how much of `slices` was written.
     fn poll_held(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         while let Some(held) = &mut self.held {
@@ -85,11 +106,26 @@ impl<C: Carrier + Unpin> AsyncRead for Wire<C> {
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = out.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
-        let n = u64::try_from(out.filled().len().saturating_sub(before)).unwrap_or(0);
-        self.pulse.received.set(self.pulse.received.get().saturating_add(n));
-        self.pulse.last.set(self.pulse.clock.now());
+        if self.read.is_empty() {
+            let before = out.filled().len();
+            let n = match self.poll_large(cx) {
+                Poll::Ready(Some(n)) => n?,
+                Poll::Ready(None) => {
+                    ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
+                    out.filled().len().saturating_sub(before)
+                }
+                Poll::Pending => return Poll::Pending,
+            };
+            let received = self.pulse.received.get().saturating_add(u64::try_from(n).unwrap_or(0));
+            self.pulse.received.set(received);
+            self.pulse.last.set(self.pulse.clock.now());
+        }
+        let n = self.read.len().min(out.remaining());
+        out.put_slice(self.read.get(..n).unwrap_or_default());
+        self.read.advance(n);
+        if self.read.is_empty() {
+            self.read = Buffer::empty();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -146,7 +182,7 @@ mod tests {
             let (carrier, script) = Script::carrier();
             script.borrow_mut().write_limit = room;
             let pulse = Pulse::new(&Clock::default());
-            let mut wire = Wire::new(carrier, pulse, true);
+            let mut wire = Wire::new(carrier, pulse, Pool::new(1 << 20), true);
             wire.write_all(b"opening ").await.expect("held");
             wire.flush().await.expect("nothing yet");
             assert!(script.borrow().writes.is_empty());
@@ -162,10 +198,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_has_come_is_read_at_once_and_handed_on_in_pieces() {
+        for memory in [1 << 20, 0] {
+            let (carrier, script) = Script::carrier();
+            script.borrow_mut().feed(&[7; 50_000]);
+            let (pulse, pool) = (Pulse::new(&Clock::default()), Pool::new(memory));
+            let mut wire = Wire::new(carrier, Rc::clone(&pulse), pool.clone(), false);
+            let mut got = vec![0; 50_000];
+            for piece in got.chunks_mut(9000) {
+                tokio::io::AsyncReadExt::read_exact(&mut wire, piece).await.expect("read");
+            }
+            assert_eq!((got, pulse.received.get(), pool.used()), (vec![7; 50_000], 50_000, 0));
+            assert!(memory == 0 || script.borrow().reads.len() == 1, "{:?}", script.borrow().reads);
+        }
+    }
+
+    #[tokio::test]
     async fn an_abort_reaches_the_carrier() {
         let (carrier, script) = Script::carrier();
         let pulse = Pulse::new(&Clock::default());
-        let wire = Wire::new(carrier, Rc::clone(&pulse), false);
+        let wire = Wire::new(carrier, Rc::clone(&pulse), Pool::new(0), false);
         pulse.aborts.set(true);
         drop(wire);
         assert!(script.borrow().aborted);
