@@ -75,8 +75,13 @@ impl Failure {
 
 impl From<h2::Error> for Failure {
     fn from(error: h2::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, Other, UnexpectedEof, WriteZero};
         if let Some(io) = error.get_io() {
-            return Self::Io(io.kind());
+            return Self::Io(match io.kind() {
+                // The library's words for a connection that has ended under its streams.
+                BrokenPipe | Other | WriteZero => UnexpectedEof,
+                kind => kind,
+            });
         }
         match error.reason() {
             Some(reason) if error.is_library() => Self::Protocol(reason.description().to_owned()),

@@ -119,6 +119,15 @@ pub(in crate::transport) async fn to_end<C: Carrier + Unpin, S: Service>(
     Ok(())
 }
 
+impl Client {
+    /// Whether no stream is left of those that were opened, and nothing that was to be written.
+    fn is_clean(&self) -> bool {
+        let mut left = 0;
+        self.pool.each_link(|link| left += link.hub.streams() + link.hub.held());
+        left == 0
+    }
+}
+
 /// Echoes everything on a stream, then ends it.
 pub(in crate::transport) async fn echo(carrier: Box<dyn Carrier>) {
     let mut stream = io(carrier);

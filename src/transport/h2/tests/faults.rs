@@ -90,11 +90,9 @@ async fn a_connection_that_closes_is_no_end_of_its_streams() {
         drop(theirs);
         let client = Client::new(settings(), true);
         let mut carrier = open(&shard, &client, ours, soon()).await;
-        let (error, _) = failed_read(&mut carrier).await;
-        assert!(
-            matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset),
-            "{error:?}"
-        );
+        let (error, dial) = failed_read(&mut carrier).await;
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error:?}");
+        assert_eq!(dial.expect("a dial error").error.kind, upgrade());
     })
     .await;
 }
@@ -114,7 +112,7 @@ async fn half_answered(
     while server.accept().await.is_some() {}
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_reset_mid_stream_is_a_reset_behind_what_came_before() {
     on_shard(async |shard| {
         let (ours, theirs) = duplex();
@@ -135,7 +133,7 @@ async fn a_reset_mid_stream_is_a_reset_behind_what_came_before() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_server_that_goes_away_is_replaced_and_its_streams_are_told() {
     on_shard(async |shard| {
         let (ours, theirs) = duplex();
@@ -157,7 +155,7 @@ async fn a_server_that_goes_away_is_replaced_and_its_streams_are_told() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_graceful_goodbye_lets_streams_finish_and_sends_new_ones_elsewhere() {
     on_shard(async |shard| {
         let (ours, theirs) = duplex();
@@ -179,6 +177,75 @@ async fn a_graceful_goodbye_lets_streams_finish_and_sends_new_ones_elsewhere() {
         assert_eq!(echoes.made.get(), 1);
         assert_eq!(io_read(&mut carrier, &mut [0; 9]).await.expect("read"), 4);
         assert_eq!(io_read(&mut carrier, &mut [0; 9]).await.expect("the end"), 0);
+    })
+    .await;
+}
+
+/// A server whose every byte the test has written: its settings, the head of an answer to the first request, and more.
+fn answered_with(frames: &[u8]) -> Vec<u8> {
+    let settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+    // Status 200 by its index.
+    let head = b"\x00\x00\x01\x01\x04\x00\x00\x00\x01\x88";
+    let data = b"\x00\x00\x04\x00\x00\x00\x00\x00\x01half";
+    [&settings[..], head, data, frames].concat()
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_that_are_cut_off_or_too_long_are_no_end() {
+    on_shard(async |shard| {
+        let cut = io::ErrorKind::UnexpectedEof;
+        for (frames, kind) in [
+            (&b"\x00\x00\x64\x00\x00\x00\x00\x00\x01cut"[..], cut),
+            (b"\x00\x00\x64\x00", cut),
+            (b"", cut),
+            // Longer than any frame may be, for a stream that nobody has opened, on no stream, without a beginning.
+            (b"\x00\xff\xff\x00\x00\x00\x00\x00\x01", io::ErrorKind::InvalidData),
+            (b"\x00\x00\x01\x00\x00\x00\x00\x00\x07x", io::ErrorKind::InvalidData),
+            (b"\x00\x00\x01\x00\x00\x00\x00\x00\x00x", io::ErrorKind::InvalidData),
+            (b"\x00\x00\x01\x09\x04\x00\x00\x00\x01\x88", io::ErrorKind::InvalidData),
+            // A window that grows beyond all bounds.
+            (b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x7f\xff\xff\xff", io::ErrorKind::InvalidData),
+        ] {
+            let (ours, mut theirs) = duplex();
+            theirs.stream.write_all(&answered_with(frames)).await.expect("written");
+            let client = Client::new(settings(), true);
+            let mut carrier = open(&shard, &client, ours, soon()).await;
+            let mut got = [0; 9];
+            assert_eq!(io_read(&mut carrier, &mut got).await.expect("read"), 4, "{frames:?}");
+            if kind == cut {
+                drop(theirs);
+            }
+            let (error, dial) = failed_read(&mut carrier).await;
+            assert_eq!((error.kind(), dial), (kind, None), "{frames:?}: {error}");
+            drop(carrier);
+            assert!(client.is_clean(), "{frames:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_instead_of_an_answer_are_refusals_with_their_status() {
+    on_shard(async |shard| {
+        for status in [301, 403, 404, 502] {
+            let (ours, theirs) = duplex();
+            tokio::task::spawn_local(async move {
+                let mut server = h2::server::handshake(CarrierIo(theirs)).await.expect("HTTP/2");
+                while let Some(Ok((_request, mut respond))) = server.accept().await {
+                    let answer = Response::builder().status(status).body(()).expect("an answer");
+                    let mut body = respond.send_response(answer, false).expect("sent");
+                    body.send_data(Bytes::from_static(b"<html>no</html>"), true).expect("sent");
+                }
+            });
+            let client = Client::new(settings(), true);
+            let mut carrier = open(&shard, &client, ours, soon()).await;
+            let (error, dial) = failed_read(&mut carrier).await;
+            let dial = dial.expect("a dial error");
+            assert_eq!((error.kind(), dial.error.kind), (io::ErrorKind::ConnectionRefused, upgrade()));
+            assert!(dial.error.reason.contains(&status.to_string()), "{dial}");
+            drop(carrier);
+            assert!(client.is_clean(), "{status}");
+        }
     })
     .await;
 }

@@ -40,7 +40,7 @@ async fn streams_share_connections_up_to_a_bound() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn those_who_come_together_wait_for_one_dial_and_share_its_failure() {
     on_shard(async |shard| {
         let (echoes, client) = (Echoes::new(&shard), Client::new(settings(), true));
