@@ -193,6 +193,21 @@ fn every_transport_is_carried_over_from_both_forms() {
 }
 
 #[test]
+fn a_server_without_a_name_is_asked_for_the_one_of_http() {
+    for (members, name) in [
+        (json!({ "net": "h2", "host": "a.com,b.com" }), "a.com"),
+        (json!({ "net": "grpc", "host": "auth.com", "path": "svc" }), "auth.com"),
+        (json!({ "net": "grpc", "host": "auth.com", "path": "svc", "sni": "own.com" }), "own.com"),
+    ] {
+        let mut link = json!({ "tls": "tls", "add": "192.0.2.1" });
+        let (into, from) = (link.as_object_mut().expect("members"), members.as_object().expect("members"));
+        into.extend(from.clone());
+        let outbound = outbound_of(&link_with(link));
+        assert_eq!(outbound["streamSettings"]["tlsSettings"]["serverName"], name, "{members}");
+    }
+}
+
+#[test]
 fn transports_that_are_not_served_are_named_by_validation() {
     for (members, _, stream) in carriers() {
         let findings = validate_config(&parse_share_link(&link_with(members)).expect("a link"));

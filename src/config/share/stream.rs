@@ -2,6 +2,7 @@
 
 use super::link::{Link, Network, Tls, commas, split_early_data};
 use serde_json::{Map, Value, json};
+use std::net::IpAddr;
 
 /// The fields of v2rayN's form that say what the carrier is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -146,8 +147,12 @@ fn carrier(network: &Network) -> (&str, &'static str, Option<Value>) {
 fn tls(link: &Link) -> Value {
     let Tls { sni, alpn, fingerprint, allow_insecure, verify_name, pinned, reality } = &link.tls;
     let mut settings = Map::new();
-    let host = match &link.network {
+    // Over HTTP/2 that may be one name of several, and is better than no name.
+    let unnamed = link.address.parse::<IpAddr>().is_ok();
+    let host: &str = match &link.network {
         Network::Ws { host, .. } => host,
+        Network::Http { hosts, .. } if unnamed => hosts.first().map_or("", String::as_str),
+        Network::Grpc { authority, .. } if unnamed => authority,
         _ => "",
     };
     put(&mut settings, "serverName", if sni.is_empty() { host } else { sni });
