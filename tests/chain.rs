@@ -69,6 +69,20 @@ fn vmess_on_websocket_rides_in_vmess() {
 }
 
 #[test]
+fn the_pooled_connections_of_grpc_ride_in_vmess() {
+    let grpc = r#"{"network": "grpc", "grpcSettings": {"serviceName": "s"}}"#;
+    let ((first, hop), (last, port)) = (server("{}"), server(grpc));
+    let stream =
+        format!(r#", "streamSettings": {grpc}, "proxySettings": {{"tag": "hop", "transportLayer": true}}"#);
+    let (ours, socks) = client(&[vmess("last", port, &stream), vmess("hop", hop, "")]);
+    exercise(socks);
+    assert!(first.stats().dials > 0, "it went through the first server");
+    for tunnel in [&ours, &first, &last] {
+        stop(tunnel);
+    }
+}
+
+#[test]
 fn three_in_a_row_with_tls_mux_and_freedom_between() {
     let issuer = Issuer::new();
     let (first, hop) = server("{}");

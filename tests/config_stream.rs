@@ -238,6 +238,21 @@ fn what_a_chained_outbound_cannot_have_is_said() {
 }
 
 #[test]
+fn socket_options_that_a_listener_has_not_are_said() {
+    let text = r#"{"inbounds": [{"protocol": "vmess", "port": 1, "settings": {"clients": []},
+        "streamSettings": {"sockopt": {"tcpFastOpen": true, "dialerProxy": "x", "mark": 3}}}],
+        "outbounds": [{"protocol": "freedom"}]}"#;
+    let parsed = parse(text);
+    assert!(parsed.config.is_some(), "{:?}", parsed.diagnostics);
+    for (key, words) in [("tcpFastOpen", "tcpFastOpen"), ("dialerProxy", "for outbounds")] {
+        let path = format!("inbounds[0].streamSettings.sockopt.{key}");
+        let found = parsed.diagnostics.iter().find(|found| found.path == path);
+        let found = found.unwrap_or_else(|| panic!("{key}: {:?}", parsed.diagnostics));
+        assert!(found.severity == Severity::Warning && found.text.contains(words), "{found}");
+    }
+}
+
+#[test]
 fn the_top_level_transport_holds_without_stream_settings_too() {
     let settings = format!(r#"{{"vnext": [{{"address": "a", "port": 1, "users": [{{"id": "{USER}"}}]}}]}}"#);
     let text = format!(
@@ -354,6 +369,7 @@ fn mistakes_are_named() {
         ),
         (r#""sockopt": {"dialerProxy": "x"}"#, Error, "sockopt.dialerProxy", "no outbound has this tag"),
         (r#""sockopt": {"tcpMaxSeg": 1200}"#, Warning, "sockopt.tcpMaxSeg", "ignored"),
+        (r#""sockopt": {"mark": -1}"#, Error, "sockopt.mark", "below 0|out of range"),
     ];
     for (text, severity, path, words) in cases {
         let parsed = parse(&config(&format!("{{{text}}}"), ""));

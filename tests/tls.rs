@@ -239,3 +239,95 @@ fn files_that_cannot_be_used_are_named_with_their_path_at_the_start() {
     let path = "inbounds[0].streamSettings.tlsSettings.certificates[0].certificateFile";
     assert_eq!((error.kind, error.path.as_str()), (ErrorKind::ConfigInvalid, path), "{error}");
 }
+
+#[test]
+fn sessions_are_resumed_with_openssl_and_nothing_is_sent_early() {
+    let (issuer, port) = (Issuer::new(), free_port());
+    let own = issuer.issue(&["vpn.test"]);
+    let files = std::env::temp_dir().join(format!("vmesskit-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&files).expect("a directory");
+    let (chain, key) = (files.join("chain.pem"), files.join("key.pem"));
+    std::fs::write(&chain, &own.chain).expect("written");
+    std::fs::write(&key, &own.key).expect("written");
+    let spawned = Command::new("openssl")
+        .args(["s_server", "-quiet", "-early_data", "-state", "-accept", &port.to_string()])
+        .args([
+            std::ffi::OsStr::new("-cert"),
+            chain.as_os_str(),
+            std::ffi::OsStr::new("-key"),
+            key.as_os_str(),
+        ])
+        .arg("-msg")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut openssl) = spawned else { return };
+    let mut said = openssl.stdout.take().expect("piped");
+    let log = std::thread::spawn(move || {
+        let mut log = Vec::new();
+        let _ = said.read_to_end(&mut log);
+        String::from_utf8_lossy(&log).into_owned()
+    });
+    let started = std::time::Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(started.elapsed() < PATIENCE, "openssl listens");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let (ours, _) = client(port, &client_tls("", &issuer, r#", "serverName": "vpn.test""#), "");
+    for _ in 0..2 {
+        // It is no VMess server, and says nothing.
+        let limit = std::time::Duration::from_millis(700);
+        let error = ours.check(limit).wait(Some(PATIENCE)).expect("in time").expect_err("no answer");
+        assert_eq!(error.kind, ErrorKind::Timeout { what: "check" }, "{error:?}");
+    }
+    stop(&ours);
+    openssl.kill().expect("killed");
+    openssl.wait().expect("gone");
+    let log = log.join().expect("read");
+    let _ = std::fs::remove_dir_all(&files);
+    let certificates = log.matches(", Certificate\n").count();
+    let hellos = log.matches("ClientHello").count();
+    assert!(hellos >= 2 && certificates == 1, "{hellos} hellos, {certificates} certificates\n{log}");
+    assert!(!log.contains("EndOfEarlyData"), "{log}");
+}
+
+#[test]
+fn a_stream_that_is_cut_without_a_word_is_no_end_for_the_app() {
+    let issuer = Issuer::new();
+    let (theirs, port) = server(&server_tls("", &issuer.issue(&["vpn.test"]), ""));
+    // On the way to the server there is somebody who ends connections in the middle, as if that were all.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let between = listener.local_addr().expect("address").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+            let (mut up, mut down) =
+                (client.try_clone().expect("a copy"), server.try_clone().expect("a copy"));
+            let (mut to_server, mut to_client) = (server, client);
+            std::thread::spawn(move || std::io::copy(&mut up, &mut to_server));
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut (&mut down).take(300_000), &mut to_client);
+                let _ = to_client.shutdown(std::net::Shutdown::Write);
+                // Until the other end has had its say.
+                let _ = std::io::copy(&mut down, &mut std::io::sink());
+            });
+        }
+    });
+    let source = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let target = source.local_addr().expect("address").port();
+    std::thread::spawn(move || {
+        for mut stream in source.incoming().flatten() {
+            let _ = stream.write_all(&[7; 4_000_000]);
+        }
+    });
+    let (ours, socks) = client(between, &client_tls("", &issuer, r#", "serverName": "vpn.test""#), "");
+    let mut app = connect(socks, "127.0.0.1", target);
+    app.set_read_timeout(Some(PATIENCE)).expect("an option");
+    let mut got = Vec::new();
+    let error = app.read_to_end(&mut got).expect_err("it was cut off");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "after {} bytes", got.len());
+    assert!(got.len() < 300_000 && got.iter().all(|byte| *byte == 7));
+    stop(&ours);
+    stop(&theirs);
+}

@@ -125,7 +125,8 @@ impl<C> TlsCarrier<C> {
     /// Keeps bytes for the first write.
     pub(super) fn hold_back(&mut self, bytes: Vec<u8>) {
         self.held = !bytes.is_empty();
-        self.unsent = Left::new(bytes);
+        // An empty one may have room for a whole flight, which would stay as long as the connection.
+        self.unsent = if self.held { Left::new(bytes) } else { Left::default() };
     }
 
     /// Seals a short message behind what waits to be sent.

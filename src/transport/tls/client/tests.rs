@@ -185,7 +185,7 @@ impl ServerCertVerifier for Slow {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        super::super::provider().signature_verification_algorithms.supported_schemes()
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

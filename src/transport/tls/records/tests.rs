@@ -51,7 +51,7 @@ fn the_example_of_rfc_8448_is_sealed_and_opened() {
     let record = hex(
         "17 03 03 00 43 a2 3f 70 54 b6 2c 94 d0 af fa fe 82 28 ba 55 cb ef ac ea 42 f9 14 aa 66 bc ab 3f 2b 98 19
          a8 a5 b4 6b 39 5b d5 4a 9a 20 44 1e 2b 62 97 4e 1f 5a 62 92 a2 97 70 14 bd 1e 3d ea e6 3a ee bb 21 69 49
-         15 e4 0a",
+         15 e4",
     );
     let payload: Vec<u8> = (0..50).collect();
     let keys = || {
