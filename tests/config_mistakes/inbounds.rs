@@ -83,14 +83,14 @@ fn socks_inbounds() {
             (
                 r#""streamSettings": {"network": "ws"}"#,
                 Error,
-                "streamSettings.network",
-                "`ws` is not supported by this version",
+                "streamSettings",
+                "a transport below SOCKS is not supported",
             ),
             (
                 r#""streamSettings": {"tcpSettings": {"acceptProxyProtocol": true}}"#,
                 Error,
-                "streamSettings.tcpSettings.acceptProxyProtocol",
-                "PROXY",
+                "streamSettings",
+                "a transport below SOCKS is not supported",
             ),
             (
                 r#""allocate": {"strategy": "random"}"#,

@@ -70,10 +70,10 @@ fn sections() {
             (r#""observatory": {"a": 1}"#, Warning, "observatory", "not supported by this version"),
             (r#""stats": {"a": 1}"#, Warning, "stats.a", "unknown key"),
             (
-                r#""transport": {"tcpSettings": {"header": {"type": "http"}}}"#,
-                Error,
-                "transport.tcpSettings.header.type",
-                "not supported",
+                r#""transport": {"tcpSetings": {"header": {"type": "http"}}}"#,
+                Warning,
+                "transport.tcpSetings",
+                "did you mean `tcpSettings`?",
             ),
             (r#""port": "1"  "#, Error, "port", "wrong type"),
             (

@@ -25,16 +25,22 @@ fn listeners() {
             (r#""port": 1, "listen": "example.com""#, Error, "[0].listen", "must be an IP address"),
             (r#""port": 1, "listen": "@abstract""#, Error, "[0].listen", "unix socket"),
             (
-                r#""port": 1, "streamSettings": {"network": "ws"}"#,
+                r#""port": 1, "streamSettings": {"network": "xhttp"}"#,
                 Error,
                 "[0].streamSettings.network",
-                "`ws` is not supported by this version",
+                "`xhttp` is not supported by this version",
             ),
             (
                 r#""port": 1, "streamSettings": {"security": "tls"}"#,
                 Error,
-                "[0].streamSettings.security",
-                "`tls` is not supported by this version",
+                "[0].streamSettings.tlsSettings",
+                "`tlsSettings` is missing; allowed: a server's certificate",
+            ),
+            (
+                r#""port": 1, "streamSettings": {"security": "tls", "tlsSettings": {}}"#,
+                Error,
+                "[0].streamSettings.tlsSettings.certificates",
+                "`certificates` is missing; allowed: a server's certificate",
             ),
             (r#""port": 1, "prot": 2"#, Warning, "[0].prot", "did you mean `port`?"),
             (

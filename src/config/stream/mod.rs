@@ -90,7 +90,13 @@ pub(super) fn read(node: &Node<'_>, side: Side, global: Option<&Object<'_>>) -> 
         Some(network) => transport(&object, &network, side, global),
         None => tcp(settings(&object, global, NETWORKS[0].1).as_ref(), side),
     };
-    let tls = given(security(&object).map(|node| tls::read(node.as_ref(), side)));
+    let tls = given(security(&object).map(|node| {
+        if node.is_none() && side == Side::Inbound {
+            object.missing("tlsSettings", "a server's certificate: { \"certificates\": [...] }");
+            return None;
+        }
+        tls::read(node.as_ref(), side)
+    }));
     let sockopt = match object.get("sockopt") {
         Some(node) => sockopt::read(&node, side),
         None => Some(<_>::default()),
