@@ -142,4 +142,22 @@ mod tests {
         let (won, at, starts) = run(&[("[::1]:1", 400, true), ("10.0.0.1:1", 4000, true)]).await;
         assert_eq!((won, at, starts), (Ok("[::1]:1".parse().expect("literal")), 400, vec![0, 250]));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_losers_are_given_up_when_one_has_won() {
+        let list = remotes(&["[::1]:1", "10.0.0.1:1", "[::2]:1"]);
+        let running = std::rc::Rc::new(());
+        let won = race(&list, |remote| {
+            let running = std::rc::Rc::clone(&running);
+            let wait = if remote == list[1] { 600 } else { 9000 };
+            async move {
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+                drop(running);
+                Ok::<_, ()>(remote)
+            }
+        })
+        .await;
+        assert_eq!(won, Ok(list[1]));
+        assert_eq!(std::rc::Rc::strong_count(&running), 1, "nobody tries on");
+    }
 }

@@ -48,6 +48,9 @@ async fn an_idle_connection_holds_no_memory() {
     let Pair { mut client, mut server, .. } = pair_of(true).await;
     send(&mut client, &bytes(50_000)).await;
     receive(&mut server, 50_000, 100).await;
+    // With its first payload leave the tickets.
+    send(&mut server, b"down").await;
+    receive(&mut client, 4, ROOM).await;
     for end in [&client, &server] {
         let held = [&end.unsent.bytes, &end.tail, &end.plain.bytes, &end.message].map(|held| held.capacity());
         assert_eq!(held, [0; 4]);
