@@ -184,12 +184,22 @@ fn issuers(
     own: Vec<CertificateDer<'static>>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Option<Arc<dyn ServerCertVerifier>>, Error> {
-    let mut roots = if tls.disable_system_root { RootCertStore::empty() } else { system_roots().clone() };
-    add(&mut roots, tls, own)?;
+    // Most configs add nothing to the system's list, which is long: their servers share it.
+    let roots = if own.is_empty() && !tls.disable_system_root {
+        Arc::clone(system_roots())
+    } else {
+        let mut roots = if tls.disable_system_root {
+            RootCertStore::empty()
+        } else {
+            RootCertStore::clone(system_roots())
+        };
+        add(&mut roots, tls, own)?;
+        Arc::new(roots)
+    };
     if roots.is_empty() {
         return Err(nobody());
     }
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
     let verifier = verifier.build().map_err(|error| nobody().with_reason(error.to_string()))?;
     Ok(Some(verifier))
 }
@@ -238,14 +248,14 @@ fn nobody() -> Error {
 
 /// The issuers that the system trusts; Mozilla's where it has no list. Read once: it is the same for all instances.
 #[cfg(not(any(target_os = "android", target_os = "ios")))]
-fn system_roots() -> &'static RootCertStore {
-    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
+fn system_roots() -> &'static Arc<RootCertStore> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     ROOTS.get_or_init(|| {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        roots
+        Arc::new(roots)
     })
 }
