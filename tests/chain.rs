@@ -147,7 +147,13 @@ fn the_outbound_that_failed_is_named() {
         server_config(port, "{}").replacen('{', r#"{"policy": {"levels": {"0": {"handshake": 1}}},"#, 1);
     let theirs = start(&quick);
     let closed = free_port();
-    let through = |tag: &str| format!(r#", "proxySettings": {{"tag": "{tag}"}}"#);
+    let through = |tag: &str| format!(r#", "proxySettings": {{"tag": "{tag}", "transportLayer": true}}"#);
+    let on = |what: &str, more: &str| match what {
+        "tls" => format!(
+            r#", "streamSettings": {{"security": "tls", "tlsSettings": {{"allowInsecure": true}}}}{more}"#
+        ),
+        _ => format!(r#", "streamSettings": {WS}{more}"#),
+    };
     let connect = ErrorKind::ServerUnreachable { stage: Stage::Connect };
     let stranger = vmess("hop", port, "").replace(ID, "00000000-0000-4000-8000-000000000000");
     let (in_two, in_three) = ("by way of [hop]: it could not", "by way of [a]: by way of [b]: it could not");
@@ -159,11 +165,22 @@ fn the_outbound_that_failed_is_named() {
             in_three,
         ),
         (
-            vec![vmess("out", port, &through("hop")), stranger],
+            vec![vmess("out", port, &through("hop")), stranger.clone()],
             ErrorKind::AuthRejected,
             "by way of [hop]: the server",
         ),
         (vec![vmess("out", closed, "")], connect, "it could not be connected"),
+        // What rides on it waits for an answer of its own.
+        (
+            vec![vmess("out", port, &on("websocket", &through("hop"))), stranger.clone()],
+            ErrorKind::AuthRejected,
+            "by way of [hop]: the server",
+        ),
+        (
+            vec![vmess("out", port, &on("tls", &through("hop"))), stranger.clone()],
+            ErrorKind::AuthRejected,
+            "by way of [hop]: the server",
+        ),
     ] {
         let (ours, _) = client(&outbounds);
         let error = ours.check(PATIENCE).wait(Some(PATIENCE)).expect("in time").expect_err(words);

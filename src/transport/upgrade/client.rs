@@ -62,6 +62,9 @@ pub(crate) enum UpgradeError {
     /// The connection failed.
     #[error("the connection failed: {0}")]
     Io(io::ErrorKind),
+    /// What the connection rides on could not be set up after all: another outbound, whose first answer came now.
+    #[error("{0}")]
+    Below(Box<DialError>),
 }
 
 impl UpgradeError {
@@ -82,7 +85,7 @@ impl UpgradeError {
             Self::NoHead(_) => "check the port, and that the server expects this transport",
             Self::Tls => "turn TLS on",
             Self::Silent => "check the port, and whether TLS belongs there",
-            Self::Io(_) => "",
+            Self::Io(_) | Self::Below(_) => "",
         }
     }
 
@@ -93,11 +96,15 @@ impl UpgradeError {
             Self::Closed | Self::Cut => io::ErrorKind::UnexpectedEof,
             Self::Silent => io::ErrorKind::TimedOut,
             Self::Io(kind) => *kind,
+            Self::Below(failed) => failed.kind,
         }
     }
 
     /// The same as the dialler's error, for an upgrade that began at `started`.
     pub(crate) fn into_dial(self, started: Instant) -> DialError {
+        if let Self::Below(failed) = self {
+            return *failed;
+        }
         let mut failed = DialError::new(Stage::Upgrade, self.kind(), started, &self);
         failed.error = failed.error.with_hint(self.hint());
         failed
@@ -167,7 +174,7 @@ impl Upgrade {
         cx: &mut Context<'_>,
         carrier: &mut Behind<C>,
     ) -> Poll<Result<Response, UpgradeError>> {
-        ready!(self.poll_request(cx, carrier)).map_err(|error| UpgradeError::Io(error.kind()))?;
+        ready!(self.poll_request(cx, carrier)).map_err(|error| below(&error))?;
         let read = ready!(http1::poll_head(cx, carrier, &mut self.incoming, ANSWER, MAX_HEAD));
         let len = read.map_err(|error| self.failure(&error))?;
         let behind = self.incoming.split_off(len);
@@ -198,8 +205,16 @@ impl Upgrade {
             (Some(error), _) => UpgradeError::NoHead(*error),
             (None, io::ErrorKind::UnexpectedEof) if self.incoming.is_empty() => UpgradeError::Closed,
             (None, io::ErrorKind::UnexpectedEof) => UpgradeError::Cut,
-            (None, kind) => UpgradeError::Io(kind),
+            (None, _) => below(error),
         }
+    }
+}
+
+/// A failure of the connection.
+fn below(error: &io::Error) -> UpgradeError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<DialError>()) {
+        Some(failed) => UpgradeError::Below(Box::new(failed.clone())),
+        None => UpgradeError::Io(error.kind()),
     }
 }
 
