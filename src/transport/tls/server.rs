@@ -142,3 +142,6 @@ impl ResolvesServerCert for Certificates {
 fn has_name(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
     ParsedCertificate::try_from(leaf).is_ok_and(|leaf| verify_server_name(&leaf, name).is_ok())
 }
+
+#[cfg(test)]
+mod tests;

@@ -259,3 +259,25 @@ fn system_roots() -> &'static Arc<RootCertStore> {
         Arc::new(roots)
     })
 }
+
+#[cfg(all(test, not(any(target_os = "android", target_os = "ios"))))]
+mod tests {
+    use super::*;
+    use crate::transport::tls::provider;
+
+    #[test]
+    fn the_systems_issuers_or_mozillas_are_trusted_and_shared() {
+        assert!(system_roots().len() > 10, "{} issuers", system_roots().len());
+        let before = Arc::strong_count(system_roots());
+        let judges = [(); 3].map(|()| Judge::new(&Tls::default(), &provider()).expect("issuers"));
+        assert_eq!(Arc::strong_count(system_roots()), before + judges.len());
+    }
+
+    #[test]
+    fn without_the_systems_issuers_there_must_be_others() {
+        let tls = Tls { disable_system_root: true, ..Tls::default() };
+        let error = Judge::new(&tls, &provider()).expect_err("nobody is trusted");
+        assert_eq!(error.path, "streamSettings.tlsSettings.disableSystemRoot");
+        assert!(Judge::new(&Tls { allow_insecure: true, ..tls }, &provider()).is_ok());
+    }
+}
