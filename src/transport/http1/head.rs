@@ -1,18 +1,9 @@
-//! Heads of HTTP/1.1: found in what comes from a stranger, within a bound, taken apart, and written.
-//!
-//! Everything here works on bytes at hand; [`read_head`] and [`write_all`] alone touch a carrier.
-
-use super::Carrier;
-use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::task::{Context, Poll, ready};
+//! Heads as bytes at hand: where they end, what is in them, and how they are written. Pure.
 
 /// The most bytes of a head.
 pub(crate) const MAX_HEAD: usize = 8192;
 /// The most fields of a head.
 const MAX_FIELDS: usize = 64;
-/// How much a read asks for.
-const PIECE: usize = 1024;
 
 /// Why bytes are no head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +43,11 @@ pub(crate) struct Response {
 pub(crate) struct Fields(Vec<(String, String)>);
 
 impl Fields {
+    /// The names, in their order, as they were sent.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     /// The value of the first field of this name, in any case.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
@@ -64,16 +60,27 @@ impl Fields {
     }
 }
 
-/// The length of the head at the start of `bytes`, with the empty line that ends it; `None` if it is not whole.
+/// The length of the head at the start of `bytes`, with the empty line that ends it; `None` if it is not whole. It must begin
+/// with `start` and has at most `limit` bytes. The first `seen` bytes are known to hold no end.
 ///
 /// # Errors
-/// [`HeadError::TooLong`] if there is no end within the bound.
-pub(crate) fn head_len(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
-    let within = bytes.get(..MAX_HEAD).unwrap_or(bytes);
-    match within.windows(4).position(|window| window == b"\r\n\r\n") {
-        Some(at) => Ok(Some(at + 4)),
-        None if bytes.len() >= MAX_HEAD => Err(HeadError::TooLong),
-        None => Ok(None),
+/// [`HeadError`].
+pub(crate) fn head_end(
+    bytes: &[u8],
+    seen: usize,
+    start: &[u8],
+    limit: usize,
+) -> Result<Option<usize>, HeadError> {
+    if bytes.iter().zip(start).any(|(byte, expected)| byte != expected) {
+        return Err(HeadError::Malformed);
+    }
+    // The end may lie across the border to what came before.
+    let from = seen.saturating_sub(3);
+    let end = bytes.get(from..).unwrap_or_default().windows(4).position(|window| window == b"\r\n\r\n");
+    match end.map(|at| from + at + 4) {
+        Some(len) if len <= limit => Ok(Some(len)),
+        None if bytes.len() < limit => Ok(None),
+        _ => Err(HeadError::TooLong),
     }
 }
 
@@ -126,76 +133,21 @@ pub(crate) fn write_head<'a>(first: &str, fields: impl IntoIterator<Item = (&'a 
     head.into_bytes()
 }
 
-/// Reads until a head is whole. Returns it and what came behind it in the same read.
-///
-/// # Errors
-/// `UnexpectedEof` if the carrier ends before, `InvalidData` with a [`HeadError`]; the carrier's own.
-pub(crate) async fn read_head<C: Carrier>(carrier: &mut C) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    let mut head = Vec::new();
-    let len = poll_fn(|cx| poll_head(cx, carrier, &mut head, b"", MAX_HEAD)).await?;
-    let behind = head.split_off(len);
-    Ok((head, behind))
-}
-
-/// Reads behind `bytes` until there is a head of at most `limit` bytes in front, which must begin with `start`. Returns
-/// the head's length; what came behind it stays in `bytes`.
-///
-/// # Errors
-/// As [`read_head`].
-pub(crate) fn poll_head<C: Carrier>(
-    cx: &mut Context<'_>,
-    carrier: &mut C,
-    bytes: &mut Vec<u8>,
-    start: &[u8],
-    limit: usize,
-) -> Poll<io::Result<usize>> {
-    loop {
-        ready!(carrier.poll_read_ready(cx))?;
-        let old = bytes.len();
-        bytes.resize(old + PIECE, 0);
-        let read = carrier.poll_read(cx, bytes.get_mut(old..).unwrap_or_default());
-        bytes.truncate(old + if let Poll::Ready(Ok(n)) = read { n } else { 0 });
-        if ready!(read)? == 0 {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-        }
-        if bytes.iter().zip(start).any(|(byte, expected)| byte != expected) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, HeadError::Malformed)));
-        }
-        // The end may lie across the border to what came before.
-        let from = old.saturating_sub(3);
-        let end = bytes.get(from..).unwrap_or_default().windows(4).position(|window| window == b"\r\n\r\n");
-        match end.map(|at| from + at + 4) {
-            Some(len) if len <= limit => return Poll::Ready(Ok(len)),
-            None if bytes.len() < limit => {}
-            _ => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, HeadError::TooLong))),
-        }
-    }
-}
-
-/// Writes all of `data` and flushes it.
-///
-/// # Errors
-/// The carrier's own.
-pub(crate) async fn write_all<C: Carrier>(carrier: &mut C, mut data: &[u8]) -> io::Result<()> {
-    while !data.is_empty() {
-        let n = poll_fn(|cx| carrier.poll_write(cx, &[IoSlice::new(data)])).await?;
-        data = data.get(n..).unwrap_or_default();
-    }
-    poll_fn(|cx| carrier.poll_flush(cx)).await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_head_ends_at_its_empty_line_within_the_bound() {
+        let head_len = |bytes: &[u8]| head_end(bytes, 0, b"", MAX_HEAD);
         assert_eq!(head_len(b"GET / HTTP/1.1\r\n\r\nrest"), Ok(Some(18)));
         assert_eq!(head_len(b"GET / HTTP/1.1\r\n\r"), Ok(None));
         assert_eq!(head_len(&[b'a'; MAX_HEAD]), Err(HeadError::TooLong));
         let mut late = vec![b'a'; MAX_HEAD];
         late.extend_from_slice(b"\r\n\r\n");
         assert_eq!(head_len(&late), Err(HeadError::TooLong));
+        assert_eq!(head_end(b"GET /\r\n\r\n", 8, b"GE", 99), Ok(Some(9)), "across what was seen");
+        assert_eq!(head_end(b"GET /", 0, b"HTTP", 99), Err(HeadError::Malformed));
     }
 
     #[test]
