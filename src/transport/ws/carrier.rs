@@ -3,6 +3,7 @@
 use super::super::Carrier;
 use super::super::behind::Behind;
 use super::deframe::{Deframer, End, Role};
+use super::doubt::Doubt;
 use super::frame::{FrameError, Head, MAX_HEAD, Mask, Opcode};
 use super::framer::{Framer, mask_key};
 use crate::engine::Shard;
@@ -32,6 +33,8 @@ pub(crate) struct WsCarrier<C> {
     /// What is left of a control frame under way.
     control: Vec<u8>,
     heartbeat: Option<Box<Heartbeat>>,
+    /// Set while payload waits for a client to show that it reads on.
+    doubt: Option<Box<Doubt>>,
     /// Whether our direction has ended.
     finished: bool,
     /// Whether the carrier below has ended, properly, without a close frame.
@@ -68,9 +71,10 @@ impl<C: Carrier> WsCarrier<C> {
         Self { heartbeat, ..Self::new(carrier, shard, Role::Client) }
     }
 
-    /// A server's end, whose upgrade is over.
-    pub(super) fn server(carrier: Behind<C>, shard: Rc<Shard>) -> Self {
-        Self::new(carrier, shard, Role::Server)
+    /// A server's end, whose upgrade is over. In `doubt` it waits for a sign of the client before it sends payload.
+    pub(super) fn server(carrier: Behind<C>, shard: Rc<Shard>, doubt: bool) -> Self {
+        let doubt = doubt.then(Box::default);
+        Self { doubt, ..Self::new(carrier, shard, Role::Server) }
     }
 
     fn new(carrier: Behind<C>, shard: Rc<Shard>, role: Role) -> Self {
@@ -82,6 +86,7 @@ impl<C: Carrier> WsCarrier<C> {
             framer: Framer::new(role),
             control: Vec::new(),
             heartbeat: None,
+            doubt: None,
             finished: false,
             bare_end: false,
             farewell: false,
@@ -116,6 +121,22 @@ impl<C: Carrier> WsCarrier<C> {
                 self.control = Vec::new();
             }
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until the client has shown that it reads on, or has had its time; asks it to by a ping.
+    fn poll_doubt(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(doubt) = &mut self.doubt else { return Poll::Ready(Ok(())) };
+        if doubt.asks() {
+            doubt.asked();
+            self.begin_control(Opcode::Ping, &[]);
+            ready!(self.poll_control(cx))?;
+            let _ = self.carrier.poll_flush(cx)?;
+        }
+        if let Some(doubt) = &mut self.doubt {
+            ready!(doubt.poll_over(cx));
+        }
+        self.doubt = None;
         Poll::Ready(Ok(()))
     }
 
@@ -183,6 +204,9 @@ impl<C: Carrier> Carrier for WsCarrier<C> {
                 return Poll::Ready(self.over(cx, end));
             }
             let n = ready!(self.carrier.poll_read(cx, out))?;
+            if let Some(doubt) = self.doubt.take() {
+                doubt.settle();
+            }
             if n == 0 {
                 // Peers that end without a close frame are many, our own server among them.
                 if !self.deframer.is_between_messages() {
@@ -201,11 +225,13 @@ impl<C: Carrier> Carrier for WsCarrier<C> {
     }
 
     fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_doubt(cx))?;
         ready!(self.poll_control(cx))?;
         self.carrier.poll_write_ready(cx)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_doubt(cx))?;
         ready!(self.poll_control(cx))?;
         if let Some(heartbeat) = &mut self.heartbeat {
             heartbeat.moved = true;

@@ -4,6 +4,7 @@ use super::super::Carrier;
 use super::super::behind::Behind;
 use super::super::http1::{self, Request, Response};
 use super::super::upgrade::{self, Refusal, UpgradeError, request_head};
+use super::doubt;
 use crate::config::Ws;
 use crate::engine::Shard;
 use base64::Engine;
@@ -81,11 +82,20 @@ impl Handshake {
     }
 }
 
-/// Takes a client's request, answers it, and returns the early data in it.
+/// What a server learns of its client.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// The early data in its request.
+    pub(super) early: Vec<u8>,
+    /// Whether it throws away what it reads together with the 101.
+    pub(super) loses: bool,
+}
+
+/// Takes a client's request and answers it.
 ///
 /// # Errors
 /// As [`upgrade::read_request`].
-pub(super) async fn answer<C: Carrier>(carrier: &mut Behind<C>, settings: &Ws) -> io::Result<Vec<u8>> {
+pub(super) async fn answer<C: Carrier>(carrier: &mut Behind<C>, settings: &Ws) -> io::Result<Client> {
     let takes = |target: &str| early_in_path(target, settings).is_some();
     let request = upgrade::read_request(carrier, settings.host.as_deref(), takes).await?;
     let Some(key) = request.fields.get("Sec-WebSocket-Key").filter(|key| !key.is_empty()) else {
@@ -104,7 +114,7 @@ pub(super) async fn answer<C: Carrier>(carrier: &mut Behind<C>, settings: &Ws) -
     // On its own, since clients lose what comes in the same read.
     let head = http1::write_head("HTTP/1.1 101 Switching Protocols", fields);
     http1::write_all(carrier, &head).await?;
-    Ok(early)
+    Ok(Client { early, loses: doubt::is_due(&request.fields) })
 }
 
 /// What a request's target has behind the path, where early data may be there; `None` if it is for another path.
@@ -155,7 +165,7 @@ mod tests {
         }
     }
 
-    async fn served(request: &str, settings: &Ws) -> (io::Result<Vec<u8>>, String) {
+    async fn served(request: &str, settings: &Ws) -> (io::Result<Client>, String) {
         let (carrier, script) = Script::carrier();
         script.borrow_mut().feed(request.as_bytes());
         let mut carrier = Behind::new(carrier, Vec::new());
@@ -199,7 +209,7 @@ mod tests {
             (String::new(), format!("{PROTOCOL}: no, base64\r\n"), settings(2048, None), &[], ""),
         ] {
             let (found, written) = served(&request(&format!("/ray{path}"), &more), &settings).await;
-            assert_eq!(found.expect("taken"), expected, "{more}");
+            assert_eq!(found.expect("taken").early, expected, "{more}");
             let echoed = if echo.is_empty() { String::new() } else { format!("{PROTOCOL}: {echo}\r\n") };
             assert_eq!(
                 written,

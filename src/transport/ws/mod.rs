@@ -5,10 +5,12 @@
 //!
 //! * [`frame`]: heads and the mask. [`deframe`] and [`framer`]: the two directions. [`carrier`]: both of them on a carrier.
 //! * [`handshake`]: what WebSocket adds to the upgrade.
-//! * [`early`]: a client whose upgrade waits for the first bytes and takes them along.
+//! * [`early`]: a client whose upgrade waits for the first bytes and takes them along. [`doubt`]: what some of those make a
+//!   server wait for.
 
 mod carrier;
 mod deframe;
+mod doubt;
 mod early;
 mod frame;
 mod framer;
@@ -27,7 +29,7 @@ use crate::config::Ws;
 use crate::engine::Shard;
 use carrier::WsCarrier;
 use early::Delayed;
-use handshake::Handshake;
+use handshake::{Client, Handshake};
 use std::rc::Rc;
 use tokio::time::Instant;
 
@@ -66,11 +68,12 @@ pub(super) async fn accept<C: Carrier + 'static>(
     shard: &Rc<Shard>,
 ) -> Result<Box<dyn Carrier>, AcceptError> {
     let mut carrier = Behind::new(carrier, Vec::new());
-    let early = match handshake::answer(&mut carrier, settings).await {
-        Ok(early) => early,
+    let Client { early, loses } = match handshake::answer(&mut carrier, settings).await {
+        Ok(client) => client,
         Err(error) => return Err(upgrade::give_up(carrier, error).await),
     };
-    let carrier = WsCarrier::server(carrier, Rc::clone(shard));
+    // Nothing can follow the 101 closely before a client without early data has said what it wants.
+    let carrier = WsCarrier::server(carrier, Rc::clone(shard), loses && !early.is_empty());
     if early.is_empty() {
         return Ok(Box::new(carrier));
     }

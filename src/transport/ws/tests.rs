@@ -5,9 +5,11 @@ use crate::entropy::{Entropy, SeededEntropy};
 use crate::error::{ErrorKind, Stage};
 use deframe::{Deframer, Role};
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::sleep;
 
 type Ours = Rc<RefCell<Script>>;
@@ -52,7 +54,7 @@ fn client() -> (WsCarrier<ScriptCarrier>, Ours) {
 
 fn server() -> (WsCarrier<ScriptCarrier>, Ours) {
     let (carrier, script) = Script::carrier();
-    (WsCarrier::server(Behind::new(carrier, Vec::new()), shard()), script)
+    (WsCarrier::server(Behind::new(carrier, Vec::new()), shard(), false), script)
 }
 
 /// Moves what one end wrote to the other.
@@ -120,7 +122,7 @@ async fn the_upgrade_and_the_first_bytes_are_one_packet_each() {
     let connecting = connect(carrier, &settings, "h", &shard, soon());
     let served = async {
         while script.borrow().written.is_empty() {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         answer_upgrade(&script, b"")
     };
@@ -180,7 +182,7 @@ async fn a_delayed_upgrade_that_fails_says_so_like_any_other() {
             script.borrow_mut().end(Ok(()));
         }
         let started = Instant::now();
-        let error = std::future::poll_fn(|cx| carrier.poll_read_ready(cx)).await.expect_err("failed");
+        let error = poll_fn(|cx| carrier.poll_read_ready(cx)).await.expect_err("failed");
         assert!(started.elapsed() <= Duration::from_secs(5));
         let StreamError::Setup(dial) = StreamError::from(error) else { panic!("another error") };
         assert_eq!(dial.error.kind, ErrorKind::ServerUnreachable { stage: Stage::Upgrade });
@@ -228,6 +230,44 @@ async fn a_server_answers_alone_and_gives_early_bytes_back_in_their_order() {
     let script = script.borrow();
     assert_eq!((script.writes.len(), script.writes[1]), (2, 6));
     assert!(script.written.ends_with(b"\x82\x04down"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn payload_waits_for_a_sign_of_a_client_that_loses_what_comes_with_the_101() {
+    let head = "GET /ray HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-Websocket-Key: AAAA\r\n\
+                Sec-Websocket-Protocol: ZWFybHk\r\nSec-Websocket-Version: 13\r\n\r\n";
+    let (pong, data): (&[u8], &[u8]) = (b"\x8A\x80\0\0\0\0", b"\x82\x81\0\0\0\0x");
+    for (sign, waits) in [(Some(pong), false), (Some(data), false), (Some(&[][..]), false), (None, true)] {
+        let (carrier, script) = Script::carrier();
+        script.borrow_mut().feed(head.as_bytes());
+        let mut carrier = accept(carrier, &settings(), &shard()).await.expect("accepted");
+        assert_eq!(read_all(&mut *carrier, 9).0, b"early");
+        for _ in 0..2 {
+            assert!(write(&mut *carrier, b"down").is_pending());
+        }
+        let told = std::mem::take(&mut script.borrow_mut().written);
+        assert!(told.ends_with(b"\r\n\r\n\x89\0"), "one ping");
+        let (carrier, started) = (Rc::new(RefCell::new(carrier)), Instant::now());
+        let writes = Rc::clone(&carrier);
+        LocalSet::new()
+            .run_until(async move {
+                // The writer is a task of its own: whoever reads the sign has to wake it.
+                let writer = spawn_local(poll_fn(move |cx| {
+                    writes.borrow_mut().poll_write(cx, &[IoSlice::new(b"down")])
+                }));
+                yield_now().await;
+                match sign {
+                    Some([]) => script.borrow_mut().end(Ok(())),
+                    Some(sign) => script.borrow_mut().feed(sign),
+                    None => {}
+                }
+                let _ = read_all(&mut **carrier.borrow_mut(), 9).1;
+                assert_eq!(writer.await.expect("no panic").expect("written"), 4);
+                assert_eq!(script.borrow().written, b"\x82\x04down");
+            })
+            .await;
+        assert_eq!(started.elapsed() >= Duration::from_millis(500), waits, "{sign:?}");
+    }
 }
 
 #[tokio::test]
@@ -287,7 +327,7 @@ async fn how_the_carrier_ends_decides_how_the_socket_does() {
     }
     let (mut client, script) = client();
     script.borrow_mut().feed(b"\x81\x01x");
-    let error = std::future::poll_fn(|cx| client.poll_read(cx, &mut [0; 10])).await.expect_err("text");
+    let error = poll_fn(|cx| client.poll_read(cx, &mut [0; 10])).await.expect_err("text");
     assert_eq!(StreamError::from(error), StreamError::Protocol("a WebSocket text frame"));
 }
 
@@ -326,7 +366,7 @@ async fn an_idle_client_pings_and_a_busy_one_does_not() {
     let carrier = Behind::new(carrier, Vec::new());
     let mut client = WsCarrier::client(carrier, shard(), Some(Duration::from_secs(10)));
     let wait = async |client: &mut WsCarrier<ScriptCarrier>, seconds| {
-        let ready = std::future::poll_fn(|cx| client.poll_read_ready(cx));
+        let ready = poll_fn(|cx| client.poll_read_ready(cx));
         assert!(tokio::time::timeout(Duration::from_secs(seconds), ready).await.is_err());
         std::mem::take(&mut script.borrow_mut().written)
     };
