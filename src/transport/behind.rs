@@ -74,6 +74,15 @@ impl<C: Carrier> Carrier for Behind<C> {
         self.carrier.poll_write(cx, slices)
     }
 
+    fn poll_write_made(
+        &mut self,
+        cx: &mut Context<'_>,
+        len: usize,
+        make: &mut dyn FnMut(&mut [u8]),
+    ) -> Option<Poll<io::Result<usize>>> {
+        self.carrier.poll_write_made(cx, len, make)
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.carrier.poll_flush(cx)
     }

@@ -45,6 +45,18 @@ pub(crate) trait Carrier {
     /// Writes a prefix of `slices`, taken together, and returns its length (never 0 for a non-empty input).
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 
+    /// Takes up to `len` bytes that `make` writes straight to this carrier's own memory, for a layer above that changes bytes
+    /// on their way: the two need one copy together. `make` fills what it is given, and changes nothing itself. `None`: this
+    /// carrier has no memory of its own, and takes slices alone.
+    fn poll_write_made(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _len: usize,
+        _make: &mut dyn FnMut(&mut [u8]),
+    ) -> Option<Poll<io::Result<usize>>> {
+        None
+    }
+
     /// Waits until an abort would not cut off what was written, as far as that can be told.
     fn poll_drained(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
@@ -102,6 +114,15 @@ impl<C: Carrier + ?Sized> Carrier for Box<C> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         (**self).poll_write(cx, slices)
+    }
+
+    fn poll_write_made(
+        &mut self,
+        cx: &mut Context<'_>,
+        len: usize,
+        make: &mut dyn FnMut(&mut [u8]),
+    ) -> Option<Poll<io::Result<usize>>> {
+        (**self).poll_write_made(cx, len, make)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -311,19 +311,33 @@ impl<C: Carrier> TlsCarrier<C> {
         Poll::Ready(Ok(payload))
     }
 
-    /// Gathers payload from `at` on, seals it in the scratch memory and writes it. Returns how much it was and whether
-    /// everything has gone.
+    /// Waits until a record can be sealed.
+    fn poll_sealable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.held {
+            ready!(self.poll_unsent(cx))?;
+        }
+        if self.closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if self.tx.is_tls13() && self.tx.is_worn() {
+            self.update_tx()?;
+            ready!(self.poll_unsent(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Seals what `fill` puts into the scratch memory, and writes it. `fill` returns how much that is, and so does this,
+    /// with whether everything has gone.
     fn poll_record(
         &mut self,
         cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-        at: usize,
+        fill: impl FnOnce(&mut [u8]) -> usize,
     ) -> io::Result<(usize, bool)> {
         let scratch = self.scratch.clone();
         let start = self.tx.offset();
         scratch.lend(MAX_RECORD, |memory| {
             let room = memory.get_mut(start..start + MAX_PAYLOAD).unwrap_or_default();
-            let len = gather(slices, at, room);
+            let len = fill(room);
             let total = self.tx.seal(memory, len, Content::Data).map_err(invalid)?;
             let record = memory.get(..total).unwrap_or_default();
             if self.held {
@@ -407,29 +421,39 @@ impl<C: Carrier> Carrier for TlsCarrier<C> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if !self.held {
-            ready!(self.poll_unsent(cx))?;
-        }
-        if self.closed {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        if self.tx.is_tls13() && self.tx.is_worn() {
-            self.update_tx()?;
-            ready!(self.poll_unsent(cx))?;
-        }
+        ready!(self.poll_sealable(cx))?;
         let all: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut taken = 0;
         for _ in 0..BATCH {
             if taken == all {
                 break;
             }
-            let (len, gone) = self.poll_record(cx, slices, taken)?;
+            let (len, gone) = self.poll_record(cx, |room| gather(slices, taken, room))?;
             taken += len;
             if !gone {
                 break;
             }
         }
         Poll::Ready(Ok(taken))
+    }
+
+    fn poll_write_made(
+        &mut self,
+        cx: &mut Context<'_>,
+        len: usize,
+        make: &mut dyn FnMut(&mut [u8]),
+    ) -> Option<Poll<io::Result<usize>>> {
+        match self.poll_sealable(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+            Poll::Pending => return Some(Poll::Pending),
+        }
+        let sealed = self.poll_record(cx, |room| {
+            let len = len.min(room.len());
+            make(room.get_mut(..len).unwrap_or_default());
+            len
+        });
+        Some(Poll::Ready(sealed.map(|(len, _)| len)))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -31,7 +31,10 @@ pub(crate) struct Scratch(Rc<RefCell<Vec<u8>>>);
 impl Scratch {
     /// Lends at least `len` bytes.
     fn lend<R>(&self, len: usize, work: impl FnOnce(&mut [u8]) -> R) -> R {
-        let mut bytes = self.0.borrow_mut();
+        let Ok(mut bytes) = self.0.try_borrow_mut() else {
+            // A connection inside of another one: that one is at work now.
+            return work(&mut vec![0; len]);
+        };
         if bytes.len() < len {
             bytes.resize(len, 0);
         }

@@ -1,8 +1,8 @@
 //! The sending direction: frames around the caller's bytes, which are never kept.
 //!
 //! A frame is begun with a promise of how long it will be, from what the caller has at hand. A server's payload goes down
-//! to the carrier where it lies, behind the frame's head. A client's is masked into memory that is borrowed for the length
-//! of the call; what the carrier did not take is masked anew when the caller offers it again, as it does with what was not
+//! to the carrier where it lies, behind the frame's head. A client's is masked on its way into the carrier's own memory, where
+//! that is TLS, or else into memory that is borrowed for the length of the call; what the carrier did not take is masked anew when the caller offers it again, as it does with what was not
 //! written. So a blocked connection holds nothing here.
 
 use super::super::Carrier;
@@ -126,6 +126,12 @@ impl Framer {
         pool: &Pool,
     ) -> Poll<io::Result<usize>> {
         let offered: usize = self.pieces(slices).map(<[u8]>::len).sum();
+        let mut mask_into = |room: &mut [u8]| {
+            self.mask_into(slices, room);
+        };
+        if let Some(written) = carrier.poll_write_made(cx, offered, &mut mask_into) {
+            return written;
+        }
         // A carrier that took less than it was offered is about to block, and masking much for nothing costs.
         let most = if self.slow { Class::Record } else { Class::Large };
         let mut borrowed = pool.take(class_for(offered).min(most)).or_else(|| pool.take(Class::Small));

@@ -413,3 +413,65 @@ async fn a_full_pool_slows_writing_and_does_not_stop_it() {
 
 // Most of an idle TLS connection's 16 KiB are TLS's.
 const _: () = assert!(size_of::<WsCarrier<Box<dyn Carrier>>>() <= 256);
+
+/// A carrier with memory of its own, as TLS has.
+struct WithMemory(ScriptCarrier, Rc<RefCell<Vec<usize>>>);
+
+impl Carrier for WithMemory {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read_ready(cx)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.0.poll_read(cx, out)
+    }
+
+    fn poll_write(&mut self, _: &mut Context<'_>, _: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        panic!("payload was copied before it came here");
+    }
+
+    fn poll_write_made(
+        &mut self,
+        cx: &mut Context<'_>,
+        len: usize,
+        make: &mut dyn FnMut(&mut [u8]),
+    ) -> Option<Poll<io::Result<usize>>> {
+        let mut memory = vec![0; len.min(16_384)];
+        make(&mut memory);
+        let written = self.0.poll_write(cx, &[IoSlice::new(&memory)]);
+        if let Poll::Ready(Ok(n)) = &written {
+            self.1.borrow_mut().push(*n);
+        }
+        Some(written)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_close(cx)
+    }
+
+    fn abort(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_client_masks_straight_into_the_memory_below() {
+    let sent: Vec<u8> = (0..100_000_u32).map(|i| (i * 13 + (i >> 9)) as u8).collect();
+    for limit in [usize::MAX, 9000, 7] {
+        let (carrier, script) = Script::carrier();
+        script.borrow_mut().write_limit = limit;
+        let writes = Rc::default();
+        let below = Behind::new(WithMemory(carrier, Rc::clone(&writes)), Vec::new());
+        let mut client = WsCarrier::client(below, shard(), None);
+        let mut at = 0;
+        while at < sent.len() {
+            let Poll::Ready(Ok(n)) = write(&mut client, &sent[at..]) else { panic!("it takes everything") };
+            at += n;
+        }
+        assert!(payload(Role::Server, &script.borrow().written) == sent);
+        assert_eq!(client.shard_of().pool.used(), 0);
+        if limit == usize::MAX {
+            assert_eq!(writes.borrow().iter().filter(|n| **n == 16_384).count(), 6, "whole records");
+        }
+    }
+}
