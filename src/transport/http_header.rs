@@ -4,7 +4,8 @@
 use super::Carrier;
 use super::accept::{AcceptError, send_away};
 use super::behind::Behind;
-use super::http1::{self, HeadError, head_len, write_head};
+use super::http1::{self, HeadError, MAX_HEAD, write_head};
+use super::upgrade::{ANSWER, UpgradeError};
 use crate::config::{HttpField, HttpHeader, HttpRequest, HttpResponse};
 use crate::engine::Shard;
 use crate::entropy::Entropy;
@@ -13,11 +14,10 @@ use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use tokio::time::Instant;
 
 /// The most slices of payload that share a write with the head.
 const SHARED: usize = 15;
-/// How much of an answer's head one read asks for.
-const PIECE: usize = 1024;
 /// What a server says that closes before it has answered anything else.
 const BAD_REQUEST: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nCache-Control: private\r\nContent-Length: 0\r\n\r\n";
@@ -32,8 +32,29 @@ pub(crate) struct Disguised<C> {
     outgoing: Vec<u8>,
     /// What is written instead if it is closed before.
     farewell: &'static [u8],
-    /// What has come of the peer's head; `None` once it is over.
-    incoming: Option<Vec<u8>>,
+    /// The answer that a client waits for; `None` once its head is over.
+    incoming: Option<Box<Answer>>,
+}
+
+/// An answer under way.
+struct Answer {
+    /// What has come of it.
+    bytes: Vec<u8>,
+    /// The status that the config gives a server's answers.
+    status: String,
+    started: Instant,
+}
+
+impl Answer {
+    /// Judges the head in `bytes`. Servers of V2Ray's kind say 400, with nothing behind it, when what is behind the disguise
+    /// has turned us away: that is left to those who know of it.
+    fn check(&self) -> Result<(), UpgradeError> {
+        let answer = http1::parse_response(&self.bytes).map_err(UpgradeError::NoHead)?;
+        let fine = answer.status < 300 || self.status.parse() == Ok(answer.status);
+        let rejected =
+            answer.status == 400 && answer.fields.get("Content-Length").is_none_or(|len| len == "0");
+        if fine || rejected { Ok(()) } else { Err(UpgradeError::refused(&answer)) }
+    }
 }
 
 /// Disguises a client's end. Nothing is sent before the first write.
@@ -43,7 +64,11 @@ pub(crate) fn client<C: Carrier>(carrier: C, header: &HttpHeader, entropy: &mut 
         carrier: Behind::new(carrier, Vec::new()),
         outgoing,
         farewell: b"",
-        incoming: Some(Vec::new()),
+        incoming: Some(Box::new(Answer {
+            bytes: Vec::new(),
+            status: header.response.status.clone(),
+            started: Instant::now(),
+        })),
     }
 }
 
@@ -118,24 +143,26 @@ fn pick<'a>(texts: &'a [String], entropy: &mut dyn Entropy) -> &'a str {
 }
 
 impl<C: Carrier> Disguised<C> {
-    /// Reads until the peer's head is over; what came behind it stays in front of the carrier.
+    /// Reads until the head of the answer is over; what came behind it stays in front of the carrier.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(head) = &mut self.incoming {
-            ready!(self.carrier.poll_read_ready(cx))?;
-            let old = head.len();
-            head.resize(old + PIECE, 0);
-            let read = self.carrier.poll_read(cx, head.get_mut(old..).unwrap_or_default());
-            head.truncate(old + if let Poll::Ready(Ok(n)) = read { n } else { 0 });
-            if ready!(read)? == 0 {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            if let Some(len) = head_len(head).map_err(invalid)? {
-                let early = head.split_off(len);
-                http1::parse_response(head).map_err(invalid)?;
-                self.incoming = None;
+        let Some(answer) = &mut self.incoming else { return Poll::Ready(Ok(())) };
+        let failed = |answer: &Answer, error: UpgradeError| io::Error::other(error.into_dial(answer.started));
+        match ready!(http1::poll_head(cx, &mut self.carrier, &mut answer.bytes, ANSWER, MAX_HEAD)) {
+            Ok(len) => {
+                let early = answer.bytes.split_off(len);
+                answer.check().map_err(|error| failed(answer, error))?;
                 self.carrier.put_back(early);
             }
+            // Nothing at all is an end, which those above judge.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && answer.bytes.is_empty() => {}
+            Err(error) => {
+                return Poll::Ready(Err(match UpgradeError::unread(&answer.bytes, &error) {
+                    UpgradeError::Io(_) => error,
+                    why => failed(answer, why),
+                }));
+            }
         }
+        self.incoming = None;
         Poll::Ready(Ok(()))
     }
 }
@@ -225,6 +252,8 @@ mod tests {
     use crate::config::Transport;
     use crate::config::parse;
     use crate::entropy::SeededEntropy;
+    use crate::error::{ErrorKind, Stage};
+    use crate::transport::StreamError;
     use crate::transport::testing::{Script, noop_context, shard};
 
     fn header(request: &str) -> HttpHeader {
@@ -293,19 +322,47 @@ mod tests {
     }
 
     #[test]
-    fn something_else_than_an_answer_is_an_error() {
-        for (wire, kind) in [
-            (&b"SSH-2.0\r\n\r\n"[..], io::ErrorKind::InvalidData),
-            (b"HTTP/1.1 200 OK\r\n", io::ErrorKind::UnexpectedEof),
-            (&[b'x'; 9000], io::ErrorKind::InvalidData),
+    fn something_else_than_an_answer_has_its_error_and_words() {
+        let long = [b"HTTP/1.1 200 OK\r\nX: ".as_slice(), &[b'x'; 9000]].concat();
+        for (wire, words) in [
+            (&b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"[..], "HTTP 404 Not Found"),
+            (b"HTTP/1.1 301 Moved\r\nLocation: https://h/\r\n\r\n", "HTTP 301 Moved"),
+            (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", "HTTP 403 Forbidden"),
+            (
+                b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+                "a web page",
+            ),
+            (b"SSH-2.0\r\n\r\n", "no HTTP"),
+            (b"<!DOCTYPE html>", "no HTTP"),
+            (b"\x15\x03\x01\x00\x02\x02\x46", "TLS"),
+            (b"HTTP/1.1 200 OK\r\n", "within its answer"),
+            (&long, "does not end"),
         ] {
             let (carrier, script) = Script::carrier();
             script.borrow_mut().feed(wire);
             script.borrow_mut().end(Ok(()));
             let mut ours = client(carrier, &header("{}"), &mut entropy());
             let Poll::Ready(Err(error)) = ours.poll_read_ready(&mut noop_context()) else { panic!("taken") };
-            assert_eq!(error.kind(), kind);
+            let StreamError::Setup(failed) = StreamError::from(error) else { panic!("not named: {words}") };
+            assert_eq!(failed.error.kind, ErrorKind::ServerUnreachable { stage: Stage::Upgrade });
+            assert!(failed.error.reason.contains(words), "{failed}");
         }
+    }
+
+    #[test]
+    fn what_is_behind_the_disguise_judges_its_own_end() {
+        for wire in [&b""[..], BAD_REQUEST] {
+            let (carrier, script) = Script::carrier();
+            script.borrow_mut().feed(wire);
+            script.borrow_mut().end(Ok(()));
+            let mut ours = client(carrier, &header("{}"), &mut entropy());
+            assert_eq!(read_all(&mut ours), b"", "a proper end");
+        }
+        let (carrier, script) = Script::carrier();
+        script.borrow_mut().end(Err(io::ErrorKind::ConnectionReset));
+        let mut ours = client(carrier, &header("{}"), &mut entropy());
+        let Poll::Ready(Err(error)) = ours.poll_read_ready(&mut noop_context()) else { panic!("taken") };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Instant, timeout_at};
 
 /// What an answer begins with.
-const ANSWER: &[u8] = b"HTTP/1.";
+pub(crate) const ANSWER: &[u8] = b"HTTP/1.";
 /// Who asks, where the config does not say: servers behind a CDN are often shut to nameless programs.
 const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
 /// Fields that are the upgrade's own, whatever the config says.
@@ -31,7 +31,7 @@ const MAX_REASON: usize = 60;
 /// Why an upgrade failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UpgradeError {
-    /// The answer has another status than 101.
+    /// The answer has another status than the one wanted.
     #[error("the server answered HTTP {status}{reason}{}", if *.page { ", a web page" } else { "" })]
     Refused {
         /// The status.
@@ -68,6 +68,30 @@ pub(crate) enum UpgradeError {
 }
 
 impl UpgradeError {
+    /// Why an answer could not be read, of which this much has come.
+    pub(crate) fn unread(incoming: &[u8], error: &io::Error) -> Self {
+        let head_error = error.get_ref().and_then(|inner| inner.downcast_ref::<HeadError>());
+        match (head_error, error.kind()) {
+            // An alert or a handshake record.
+            (Some(_), _) if matches!(*incoming, [0x15 | 0x16, 3, ..]) => Self::Tls,
+            (Some(error), _) => Self::NoHead(*error),
+            (None, io::ErrorKind::UnexpectedEof) if incoming.is_empty() => Self::Closed,
+            (None, io::ErrorKind::UnexpectedEof) => Self::Cut,
+            (None, _) => below(error),
+        }
+    }
+
+    /// What an answer says that is none of those wanted.
+    pub(crate) fn refused(answer: &Response) -> Self {
+        let words = answer.reason.chars().filter(|c| !c.is_control()).take(MAX_REASON);
+        let reason: String = std::iter::once(' ').chain(words).collect();
+        Self::Refused {
+            status: answer.status,
+            reason: reason.trim_end().to_owned(),
+            page: answer.fields.get("Content-Type").is_some_and(|kind| kind.starts_with("text/html")),
+        }
+    }
+
     /// What to do about it.
     const fn hint(&self) -> &'static str {
         match self {
@@ -176,7 +200,7 @@ impl Upgrade {
     ) -> Poll<Result<Response, UpgradeError>> {
         ready!(self.poll_request(cx, carrier)).map_err(|error| below(&error))?;
         let read = ready!(http1::poll_head(cx, carrier, &mut self.incoming, ANSWER, MAX_HEAD));
-        let len = read.map_err(|error| self.failure(&error))?;
+        let len = read.map_err(|error| UpgradeError::unread(&self.incoming, &error))?;
         let behind = self.incoming.split_off(len);
         let head = std::mem::take(&mut self.incoming);
         carrier.put_back(behind);
@@ -195,19 +219,6 @@ impl Upgrade {
     ) -> Result<Response, UpgradeError> {
         timeout_at(deadline, poll_fn(|cx| self.poll(cx, carrier))).await.unwrap_or(Err(UpgradeError::Silent))
     }
-
-    /// What failed when the answer could not be read.
-    fn failure(&self, error: &io::Error) -> UpgradeError {
-        let head_error = error.get_ref().and_then(|inner| inner.downcast_ref::<HeadError>());
-        match (head_error, error.kind()) {
-            // An alert or a handshake record.
-            (Some(_), _) if matches!(*self.incoming, [0x15 | 0x16, 3, ..]) => UpgradeError::Tls,
-            (Some(error), _) => UpgradeError::NoHead(*error),
-            (None, io::ErrorKind::UnexpectedEof) if self.incoming.is_empty() => UpgradeError::Closed,
-            (None, io::ErrorKind::UnexpectedEof) => UpgradeError::Cut,
-            (None, _) => below(error),
-        }
-    }
 }
 
 /// A failure of the connection.
@@ -221,13 +232,7 @@ fn below(error: &io::Error) -> UpgradeError {
 /// Checks what both transports need of an answer.
 fn check(answer: Response) -> Result<Response, UpgradeError> {
     if answer.status != 101 {
-        let words = answer.reason.chars().filter(|c| !c.is_control()).take(MAX_REASON);
-        let reason: String = std::iter::once(' ').chain(words).collect();
-        return Err(UpgradeError::Refused {
-            status: answer.status,
-            reason: reason.trim_end().to_owned(),
-            page: answer.fields.get("Content-Type").is_some_and(|kind| kind.starts_with("text/html")),
-        });
+        return Err(UpgradeError::refused(&answer));
     }
     if !is_upgrade(&answer.fields) {
         return Err(UpgradeError::Wrong("upgrades to something else"));

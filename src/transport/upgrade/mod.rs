@@ -3,7 +3,7 @@
 mod client;
 mod server;
 
-pub(super) use client::{Upgrade, UpgradeError, request_head};
+pub(super) use client::{ANSWER, Upgrade, UpgradeError, request_head};
 pub(super) use server::{Refusal, give_up, is_path, read_request, refuse};
 
 use super::http1::Fields;
