@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use vmesskit::config::{
-    Config, OutboundProtocol, Severity, parse, parse_share_link, to_share_link, validate_config,
+    Config, OutboundProtocol, Severity, Transport, parse, parse_share_link, to_share_link, validate_config,
 };
 use vmesskit::error::ErrorKind;
 
@@ -208,14 +208,26 @@ fn a_server_without_a_name_is_asked_for_the_one_of_http() {
 }
 
 #[test]
-fn transports_that_are_not_served_are_named_by_validation() {
+fn the_transports_of_links_run_and_what_has_no_effect_is_named() {
     for (members, _, stream) in carriers() {
         let findings = validate_config(&parse_share_link(&link_with(members)).expect("a link"));
-        let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
-        assert!(!errors.is_empty(), "{stream}");
-        for error in errors {
-            assert!(error.text.contains("not supported by this version"), "{error}");
-            assert!(error.path.starts_with("outbounds[0].streamSettings"), "{error}");
+        let (errors, warnings): (Vec<_>, Vec<_>) =
+            findings.into_iter().partition(|finding| finding.severity == Severity::Error);
+        if stream["network"] == "xhttp" {
+            assert!(errors[0].text.contains("not supported by this version"), "{}", errors[0]);
+            assert!(errors[0].path.starts_with("outbounds[0].streamSettings"), "{}", errors[0]);
+            continue;
+        }
+        assert!(errors.is_empty(), "{stream}: {errors:?}");
+        for (key, words) in [("fingerprint", "rustls' own"), ("allowInsecure", "not verified")] {
+            let path = format!("outbounds[0].streamSettings.tlsSettings.{key}");
+            let warning = warnings.iter().find(|warning| warning.path == path);
+            let expected = !stream["tlsSettings"][key].is_null();
+            assert_eq!(
+                warning.is_some_and(|warning| warning.to_string().contains(words)),
+                expected,
+                "{stream}"
+            );
         }
     }
     let unknown = parse_share_link(&link_with(json!({ "net": "carrier-pigeon" }))).expect("a link");
@@ -224,6 +236,35 @@ fn transports_that_are_not_served_are_named_by_validation() {
         (finding.path.as_str(), finding.text.as_str()),
         ("outbounds[0].streamSettings.network", "unknown transport")
     );
+}
+
+#[test]
+fn a_link_says_how_websocket_and_upgrades_are_spoken() {
+    let ws = |path: &str, more: &str| {
+        let config = config_of(&format!("vmess://{ID}@example.com:443?type=ws&path={path}{more}"));
+        let stream = config.outbounds[0].stream.clone();
+        let Transport::Ws(ws) = stream.transport else { panic!("no WebSocket") };
+        (ws, stream.tls)
+    };
+    let protocol = Some("Sec-WebSocket-Protocol".to_owned());
+    for (path, more, expected, early, header) in [
+        ("%2Fray", "", "/ray", 0, None),
+        ("%2Fray%3Fed%3D2048", "", "/ray", 2048, protocol.clone()),
+        ("%2Fray%3Fa%3Db%26ed%3D64", "", "/ray?a=b", 64, protocol.clone()),
+        ("%2Fray%3Fed%3D2048%26eh%3DX-Early", "", "/ray", 2048, Some("X-Early".to_owned())),
+        ("%2Fray", "&ed=100", "/ray", 100, protocol),
+    ] {
+        let (ws, tls) = ws(path, more);
+        assert_eq!((ws.path.as_str(), ws.max_early_data, ws.early_data_header), (expected, early, header));
+        assert!(ws.host.is_none() && tls.is_none());
+    }
+    let (front, tls) = ws("%2F", "&host=front.test&security=tls&sni=s.test&alpn=http%2F1.1&fp=firefox");
+    let tls = tls.expect("TLS");
+    assert_eq!(front.host.as_deref(), Some("front.test"));
+    assert_eq!((tls.server_name.as_deref(), tls.alpn), (Some("s.test"), Some(vec!["http/1.1".to_owned()])));
+    let config = config_of(&format!("vmess://{ID}@example.com:443?type=httpupgrade&path=up&host=h.test"));
+    let Transport::HttpUpgrade(upgrade) = &config.outbounds[0].stream.transport else { panic!("no upgrade") };
+    assert_eq!((upgrade.path.as_str(), upgrade.host.as_deref()), ("/up", Some("h.test")));
 }
 
 #[test]
