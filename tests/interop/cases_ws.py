@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 
+import certificates
 import lab
 import rig
 
@@ -25,13 +26,13 @@ def upgrade(**more):
 class Chain:
     """The world behind a VMess server, ours or V2Ray's, on a transport, and clients of either kind in front of it."""
 
-    def __init__(self, stream, ours):
-        self.world = rig.World(v2ray=False)
+    def __init__(self, stream, ours, tls=False):
+        self.world = rig.World(v2ray=False, files=(("small", 20_000), ("page", 2 << 20), ("big", 64 << 20)))
         self.scratch = self.world.scratch
         self.port = lab.free_port()
         config = lab.server_config(self.port)
         config["log"]["loglevel"] = "debug"
-        config["inbounds"][0]["streamSettings"] = stream
+        config["inbounds"][0]["streamSettings"] = certificates.server(self.scratch, stream) if tls else stream
         if ours:
             self.server = lab.Host(self.scratch, config, name="server")
         else:
@@ -41,8 +42,9 @@ class Chain:
         """Puts nginx in front of the server."""
         self.port = nginx(self.scratch, f"proxy_pass http://127.0.0.1:{self.port};")
 
-    def client(self, stream, ours, mux=None, security="aes-128-gcm"):
+    def client(self, stream, ours, mux=None, security="aes-128-gcm", tls=False):
         """Starts a client and returns its process and the port of its SOCKS inbound."""
+        stream = certificates.client(self.scratch, stream) if tls else stream
         outbound = {**lab.vmess_outbound(self.port, security), "streamSettings": stream}
         if mux:
             outbound["mux"] = {"enabled": True, "concurrency": mux}

@@ -14,6 +14,8 @@ sys.path.insert(0, HERE)
 import lab
 import cases_faults
 import cases_host
+import cases_matrix
+import cases_packets
 import cases_server
 import cases_socks
 import cases_tun
@@ -23,7 +25,8 @@ import cases_ws
 def main():
     lab.enter()
     words = sys.argv[1:]
-    cases = [case for module in (cases_host, cases_socks, cases_tun, cases_server, cases_ws, cases_faults) for case in module.CASES]
+    modules = (cases_host, cases_socks, cases_tun, cases_server, cases_ws, cases_matrix, cases_packets, cases_faults)
+    cases = [case for module in modules for case in module.CASES]
     cases = [case for case in cases if not words or any(word in case.__name__ for word in words)]
     passed = failed = 0
     for case in cases:
