@@ -12,6 +12,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "common"))
 import lab
+import carried
 import chart
 
 BENCH = os.path.join(lab.ROOT, "target", "bench")
@@ -19,7 +20,7 @@ LOADGEN = os.path.join(BENCH, "loadgen")
 RECORDS = os.path.join(lab.ROOT, "target", "release", "examples", "records")
 PEERS = os.path.join(os.environ.get("PEERS", os.path.join(lab.ROOT, ".cache", "peers")), "bin")
 SERVER, SINK = 11000, 12000
-PARTS = ["socks", "rate", "memory", "tun", "idle", "stall", "records", "server", "shards"]
+PARTS = ["socks", "rate", "memory", "tun", "idle", "stall", "records", "server", "shards", "carried"]
 SHOES_HOP = """      client_chain:
         - address: 127.0.0.1:{port}
           protocol:
@@ -272,11 +273,7 @@ class Bench:
             for kind in ("get", "put"):
                 for flows in (1, 8):
                     self.transfer(candidate, "server", [], via, kind, flows)
-            before = candidate.cpu()
-            got = loadgen([], "rate", f"{lab.WORLD4}:{SINK}", via, 16, 3)
-            if got and got["done"]:
-                cost = (candidate.cpu() - before) / got["done"] * 1e6
-                self.note("server", name, **{"CPU us a connection": cost, "failed": got["failed"]})
+            self.connections(candidate, "server", via)
             client.stop()
             candidate.stop()
             candidate, client, via = self.serve(name)
@@ -285,6 +282,21 @@ class Bench:
             lab.end(child)
             client.stop()
             candidate.stop()
+
+    def carried(self):
+        """VMess on TLS and what rides on that, client and server."""
+        carried.measure(self)
+
+    def candidate(self, name):
+        return Candidate(name, self.scratch)
+
+    def connections(self, candidate, part, via):
+        """New connections: CPU for each of the candidate's processes."""
+        before = candidate.cpu()
+        got = loadgen([], "rate", f"{lab.WORLD4}:{SINK}", via, 16, 3)
+        if got and got["done"]:
+            cost = (candidate.cpu() - before) / got["done"] * 1e6
+            self.note(part, candidate.name, **{"CPU us a connection": cost, "failed": got["failed"]})
 
     def shards(self):
         """Our VMess server on one core and on two: connections a second, throughput of eight downloads, and how evenly the
