@@ -48,10 +48,12 @@ need() {
     apt-get update -qq || die "apt-get could not read the lists of packages: is there a network?"
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
         die "apt-get could not install: ${missing[*]}"
-    # The package starts a V2Ray server of its own, which nobody asked for.
-    if [[ " ${missing[*]} " == *" v2ray "* && -d /run/systemd/system ]]; then
-        systemctl --quiet disable --now v2ray.service || true
-    fi
+    # These packages start a server of their own, which nobody asked for.
+    for pair in v2ray=v2ray nginx-light=nginx; do
+        if [[ " ${missing[*]} " == *" ${pair%%=*} "* && -d /run/systemd/system ]]; then
+            systemctl --quiet disable --now "${pair#*=}.service" || true
+        fi
+    done
 }
 
 # Rust of at least the version that Cargo.toml asks for.
