@@ -273,9 +273,9 @@ mod tests {
         assert!(marks(1).take(100).all(|mark| memory.insert(7, mark, 0) == Verdict::New));
         memory.set_bounds(50, 25);
         assert!(marks(1).take(100).all(|mark| memory.insert(7, mark, 300) == Verdict::Seen));
-        assert_eq!((memory.insert(7, 1, 300), memory.insert(8, 1, 300)), (Verdict::Quota, Verdict::Full));
+        assert_eq!((memory.insert(7, 1, 300), memory.insert(8, 2, 300)), (Verdict::Quota, Verdict::Full));
         memory.set_bounds(101, 101);
-        assert_eq!((memory.insert(7, 1, 300), memory.insert(8, 1, 300)), (Verdict::New, Verdict::Full));
+        assert_eq!((memory.insert(7, 1, 300), memory.insert(8, 2, 300)), (Verdict::New, Verdict::Full));
     }
 
     #[test]
