@@ -1,8 +1,9 @@
-//! One auth id under the keys of all users, eight at a time.
+//! One auth id under the keys of all users, 32 at a time.
 //!
 //! A cipher object per user works through one block at a time, and getting ready for many blocks under one key,
 //! which a compiler sometimes leaves in, costs several times as much as the block. Here the rounds of eight users
-//! go side by side, each under the own key.
+//! go side by side, each under the own key, and those of four times eight in turns, so that one round need not wait for the
+//! one before it.
 //!
 //! That is the inverse cipher of FIPS 197, section 5.3.5, made of its rounds, with one change. What the rounds
 //! come from has no last round, which does not mix columns; so all ten mix, under a last key that is mixed too,
@@ -18,7 +19,9 @@ use std::hint::black_box;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Users whose keys are tried together.
-pub(super) const LANES: usize = 8;
+pub(super) const LANES: usize = 8 * EIGHTS;
+/// Blocks of eight that take turns.
+const EIGHTS: usize = 4;
 /// Round keys of AES-128.
 const ROUND_KEYS: usize = 11;
 
@@ -68,8 +71,11 @@ pub(super) struct Keyring {
 /// The round keys of one user, in the order of use, all but the first with mixed columns.
 pub(super) struct RoundKeys(Zeroizing<[Block; ROUND_KEYS]>);
 
-/// The round keys of eight users: per round, one of each.
-struct Group([Block8; ROUND_KEYS]);
+/// One block of each user of a group.
+type Blocks = [Block8; EIGHTS];
+
+/// The round keys of so many users: per round, one of each.
+struct Group([Blocks; ROUND_KEYS]);
 
 const _: () = assert!(size_of::<Group>() == LANES * 176);
 
@@ -90,10 +96,10 @@ impl Keyring {
     pub(super) fn push(&mut self, keys: &RoundKeys) {
         let lane = self.len % LANES;
         if lane == 0 {
-            self.groups.push(Group([Block8::default(); ROUND_KEYS]));
+            self.groups.push(Group([Blocks::default(); ROUND_KEYS]));
         }
         let places = self.groups.last_mut().into_iter().flat_map(|group| &mut group.0);
-        for (place, key) in places.filter_map(|round| round.get_mut(lane)).zip(&*keys.0) {
+        for (place, key) in places.filter_map(|round| round.iter_mut().flatten().nth(lane)).zip(&*keys.0) {
             *place = *key;
         }
         self.len += 1;
@@ -104,7 +110,7 @@ impl Keyring {
         let group = self.groups.get(index / LANES).filter(|_| index < self.len)?;
         let mut keys = Zeroizing::new([Block::default(); ROUND_KEYS]);
         for (key, round) in keys.iter_mut().zip(&group.0) {
-            *key = *round.get(index % LANES)?;
+            *key = *round.iter().flatten().nth(index % LANES)?;
         }
         Some(RoundKeys(keys))
     }
@@ -117,9 +123,9 @@ impl Keyring {
     /// Finds the first user of a group who made the auth id.
     #[inline]
     pub(super) fn find_in(&self, group: usize, sought: &Sought<'_>) -> Option<Maker> {
-        let mut opened = Block8::default();
+        let mut opened = Blocks::default();
         self.groups.get(group)?.open(sought.auth_id, &mut opened);
-        if !opened.iter().fold(false, |any, block| any | sought.may_be(block)) {
+        if !opened.iter().flatten().fold(false, |any, block| any | sought.may_be(block)) {
             return None;
         }
         let maker = |(lane, block): (usize, &Block)| {
@@ -128,7 +134,7 @@ impl Keyring {
             let index = group * LANES + lane;
             (index < self.len).then_some(Maker { index, sent })
         };
-        opened.iter().enumerate().find_map(maker)
+        opened.iter().flatten().enumerate().find_map(maker)
     }
 
     /// Does what [`Keyring::find_in`] does for every group from this one on, for the time that it takes.
@@ -149,19 +155,21 @@ impl RoundKeys {
 impl Group {
     /// Opens the auth id under each of the keys, to blocks with mixed columns.
     #[inline]
-    fn open(&self, auth_id: &AuthId, blocks: &mut Block8) {
+    fn open(&self, auth_id: &AuthId, blocks: &mut Blocks) {
         let [first, rounds @ ..] = &self.0;
         let sealed = u128::from_ne_bytes(*auth_id);
-        for (block, key) in blocks.iter_mut().zip(first) {
+        for (block, key) in blocks.iter_mut().flatten().zip(first.iter().flatten()) {
             *block = (u128::from_ne_bytes((*key).into()) ^ sealed).to_ne_bytes().into();
         }
-        rounds.iter().for_each(|keys| equiv_inv_cipher_round_par(blocks, keys));
+        for round in rounds {
+            blocks.iter_mut().zip(round).for_each(|(eight, keys)| equiv_inv_cipher_round_par(eight, keys));
+        }
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.0.iter_mut().flatten().for_each(|key| key.as_mut_slice().zeroize());
+        self.0.iter_mut().flatten().flatten().for_each(|key| key.as_mut_slice().zeroize());
     }
 }
 
@@ -258,26 +266,27 @@ mod tests {
     fn blocks_open_to_what_was_sealed() {
         let cmd_keys: Vec<_> = (0..LANES as u8).map(|n| CmdKey::from_bytes([n; 16])).collect();
         let keyring = keyring(&cmd_keys);
-        let [group] = &*keyring.groups else { panic!("eight users are one group") };
+        let [group] = &*keyring.groups else { panic!("they are one group") };
         for (lane, cmd_key) in cmd_keys.iter().enumerate() {
             let plain = Block::from([lane as u8 ^ 0xA5; 16]);
             let mut sealed = plain;
             Aes128::new((&*auth::key(cmd_key)).into()).encrypt_block(&mut sealed);
-            let mut opened = Block8::default();
+            let mut opened = Blocks::default();
             group.open(&sealed.into(), &mut opened);
-            mix_columns(&mut opened[lane]);
-            assert_eq!(opened[lane], plain);
+            let opened = &mut opened[lane / 8][lane % 8];
+            mix_columns(opened);
+            assert_eq!(*opened, plain);
         }
     }
 
     #[test]
     fn every_user_is_found_in_the_own_group_alone() {
-        let cmd_keys: Vec<_> = (0..20).map(|n| CmdKey::from_bytes([n; 16])).collect();
+        let cmd_keys: Vec<_> = (0..100).map(|n| CmdKey::from_bytes([n; 16])).collect();
         let keyring = keyring(&cmd_keys);
-        assert_eq!(keyring.groups(), 3);
+        assert_eq!(keyring.groups(), 4);
         for (index, cmd_key) in cmd_keys.iter().enumerate() {
             let auth_id = AuthCipher::new(cmd_key).seal(NOW, [1, 2, 3, 4]);
-            for group in 0..4 {
+            for group in 0..5 {
                 let maker = (group == index / LANES).then_some(Maker { index, sent: NOW });
                 assert_eq!(keyring.find_in(group, &Sought::new(&auth_id, NOW)), maker);
             }
@@ -291,11 +300,11 @@ mod tests {
         let auth_id = AuthCipher::new(&CmdKey::from_bytes([2; 16])).seal(NOW, [0; 4]);
         let stranger = RoundKeys::new(&CmdKey::from_bytes([2; 16]));
         for (round, keys) in keyring.groups[0].0.iter_mut().zip(&*stranger.0) {
-            round[5] = *keys;
+            round[1][5] = *keys;
         }
         assert_eq!(keyring.find_in(0, &Sought::new(&auth_id, NOW)), None);
         keyring.len = LANES;
-        assert_eq!(keyring.find_in(0, &Sought::new(&auth_id, NOW)), Some(Maker { index: 5, sent: NOW }));
+        assert_eq!(keyring.find_in(0, &Sought::new(&auth_id, NOW)), Some(Maker { index: 13, sent: NOW }));
     }
 
     /// Also where the upper half of the time changes, and at the ends of what a clock can say.

@@ -198,10 +198,10 @@ mod tests {
 
     #[test]
     fn every_user_is_found_whatever_the_hint() {
-        let users = Users::new((0..20).map(|n| user(n, 0)).collect());
-        for index in 0..20 {
+        let users = Users::new((0..80).map(|n| user(n, 0)).collect());
+        for index in [0, 1, 19, 31, 32, 63, 64, 79] {
             let auth_id = AuthCipher::new(&users.cmd_keys[index]).seal(NOW, [1, 2, 3, 4]);
-            for hint in 0..25 {
+            for hint in (0..100).step_by(3).chain([index]) {
                 let found = users.find(&auth_id, NOW, hint).expect("a user's");
                 assert_eq!((found.index, found.sent), (index, NOW), "hint {hint}");
                 let group = index / LANES;
@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn who_comes_and_goes_leaves_the_others_their_keys() {
         let all = |range: std::ops::Range<u32>| range.map(|n| user(n, 0)).collect::<Vec<_>>();
-        let before = Users::new(all(0..20));
-        let mut next = all(5..30);
+        let before = Users::new(all(0..50));
+        let mut next = all(5..70);
         next.rotate_left(7);
         let after = Users::after(next.clone(), &before);
         assert_eq!(after.iter().cloned().collect::<Vec<_>>(), next);
