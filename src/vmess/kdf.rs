@@ -2,11 +2,11 @@
 //!
 //! Level 0 is HMAC-SHA-256 under a fixed salt. Level *n* is an HMAC whose hash function is level *n - 1* and
 //! whose key is the *n*th path element. What is called the key elsewhere is the *message* here. A hash
-//! function is a state that can be cloned, so a level absorbs its key once and no message is hashed twice, and
+//! function is a state that can be copied, so a level absorbs its key once and no message is hashed twice, and
 //! the two levels that are the same for everybody, root and salt, are worked out once a process: three elements
 //! cost 20 SHA-256 blocks.
 
-use sha2::{Digest, Sha256};
+use sha2::block_api::compress256;
 use std::sync::LazyLock;
 
 /// Salt of an auth id's AES key.
@@ -31,7 +31,7 @@ pub const RESPONSE_NONCE: &[u8] = b"AEAD Resp Header IV";
 pub const CHUNK_LENGTH: &[u8] = b"auth_len";
 
 /// The salts, and the hash function that each of them begins a path with.
-static SALTED: LazyLock<[(&[u8], Hmac<Hmac<Sha256>>); 10]> = LazyLock::new(|| {
+static SALTED: LazyLock<[(&[u8], Hmac<Hmac<Sha>>); 10]> = LazyLock::new(|| {
     let root = root();
     [
         AUTH_ID,
@@ -54,17 +54,13 @@ const BLOCK: usize = 64;
 /// Derives from `material` under a path of one element. Sixteen or twelve leading bytes serve as key or
 /// nonce.
 pub fn derive(material: &[u8], salt: &[u8]) -> [u8; 32] {
-    let mut hash = salted(salt);
-    hash.absorb(material);
-    hash.finish()
+    salted(salt).finish(material)
 }
 
 /// Derives from `material` under the path that a connection's header keys have: salt, auth id, connection
 /// nonce.
 pub fn derive_for(material: &[u8], salt: &[u8], auth_id: &[u8], nonce: &[u8]) -> [u8; 32] {
-    let mut hash = Hmac::new(&Hmac::new(&salted(salt), auth_id), nonce);
-    hash.absorb(material);
-    hash.finish()
+    Hmac::new(&Hmac::new(&salted(salt), auth_id), nonce).finish(material)
 }
 
 /// The first `N` bytes of a derived value.
@@ -73,24 +69,67 @@ pub fn prefix<const N: usize>(derived: [u8; 32]) -> [u8; N] {
     std::array::from_fn(|i| derived[i])
 }
 
-/// A hash function in progress.
-trait Hash: Clone {
-    fn absorb(&mut self, data: &[u8]);
-    fn finish(self) -> [u8; 32];
+/// A hash function that has taken whole blocks, and takes the rest of its message at once.
+trait Hash: Copy {
+    fn block(&mut self, block: &[u8; BLOCK]);
+    fn finish(self, rest: &[u8]) -> [u8; 32];
 }
 
-impl Hash for Sha256 {
-    fn absorb(&mut self, data: &[u8]) {
-        self.update(data);
+/// SHA-256 between two blocks. A key derivation copies dozens of them, so each holds what it must and no more.
+#[derive(Clone, Copy)]
+struct Sha {
+    state: [u32; 8],
+    blocks: u64,
+}
+
+impl Sha {
+    /// FIPS 180-4, section 5.3.3.
+    const NEW: Self = Self {
+        state: [
+            0x6A09_E667,
+            0xBB67_AE85,
+            0x3C6E_F372,
+            0xA54F_F53A,
+            0x510E_527F,
+            0x9B05_688C,
+            0x1F83_D9AB,
+            0x5BE0_CD19,
+        ],
+        blocks: 0,
+    };
+}
+
+impl Hash for Sha {
+    fn block(&mut self, block: &[u8; BLOCK]) {
+        compress256(&mut self.state, std::slice::from_ref(block));
+        self.blocks += 1;
     }
 
-    fn finish(self) -> [u8; 32] {
-        self.finalize().into()
+    fn finish(mut self, rest: &[u8]) -> [u8; 32] {
+        let (whole, rest) = rest.as_chunks();
+        whole.iter().for_each(|block| self.block(block));
+        let bits = (self.blocks * BLOCK as u64 + rest.len() as u64) * 8;
+        let mut last = [0; BLOCK];
+        last[..rest.len()].copy_from_slice(rest);
+        last[rest.len()] = 0x80;
+        if rest.len() >= BLOCK - 8 {
+            self.block(&last);
+            last = [0; BLOCK];
+        }
+        last[BLOCK - 8..].copy_from_slice(&bits.to_be_bytes());
+        self.block(&last);
+        let mut out = [0; 32];
+        out.as_chunks_mut()
+            .0
+            .iter_mut()
+            .zip(self.state)
+            .for_each(|(place, word)| *place = word.to_be_bytes());
+        out
     }
 }
 
 /// HMAC over any hash function with blocks of 64 bytes; a hash function itself.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Hmac<H> {
     inner: H,
     outer: H,
@@ -102,41 +141,47 @@ impl<H: Hash> Hmac<H> {
         if let Some(head) = padded.get_mut(..key.len()) {
             head.copy_from_slice(key);
         } else {
-            let mut long = hash.clone();
-            long.absorb(key);
-            padded[..32].copy_from_slice(&long.finish());
+            padded[..32].copy_from_slice(&hash.finish(key));
         }
-        let (mut inner, mut outer) = (hash.clone(), hash.clone());
-        inner.absorb(&padded.map(|byte| byte ^ 0x36));
-        outer.absorb(&padded.map(|byte| byte ^ 0x5C));
+        let (mut inner, mut outer) = (*hash, *hash);
+        inner.block(&padded.map(|byte| byte ^ 0x36));
+        outer.block(&padded.map(|byte| byte ^ 0x5C));
         Self { inner, outer }
     }
 }
 
 impl<H: Hash> Hash for Hmac<H> {
-    fn absorb(&mut self, data: &[u8]) {
-        self.inner.absorb(data);
+    fn block(&mut self, block: &[u8; BLOCK]) {
+        self.inner.block(block);
     }
 
-    fn finish(mut self) -> [u8; 32] {
-        self.outer.absorb(&self.inner.finish());
-        self.outer.finish()
+    fn finish(self, rest: &[u8]) -> [u8; 32] {
+        self.outer.finish(&self.inner.finish(rest))
     }
 }
 
 /// The hash function that a path with this first element begins with.
-fn salted(salt: &[u8]) -> Hmac<Hmac<Sha256>> {
+fn salted(salt: &[u8]) -> Hmac<Hmac<Sha>> {
     let known = SALTED.iter().find(|(known, _)| *known == salt);
-    known.map_or_else(|| Hmac::new(&root(), salt), |(_, hash)| hash.clone())
+    known.map_or_else(|| Hmac::new(&root(), salt), |(_, hash)| *hash)
 }
 
-fn root() -> Hmac<Sha256> {
-    Hmac::new(&Sha256::new(), ROOT)
+fn root() -> Hmac<Sha> {
+    Hmac::new(&Sha::NEW, ROOT)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sha2::{Digest, Sha256};
+
+    #[test]
+    fn the_hash_is_sha_256_at_every_length() {
+        let message: Vec<u8> = (0..200).collect();
+        for len in 0..200 {
+            assert_eq!(Sha::NEW.finish(&message[..len]), *Sha256::digest(&message[..len]), "{len}");
+        }
+    }
 
     /// The definition, read literally: nothing precomputed, every level hashes concatenations.
     fn literal(material: &[u8], path: &[&[u8]]) -> [u8; 32] {
@@ -157,9 +202,8 @@ mod tests {
     /// Level 0 alone has no use of its own, but everything is built of it.
     #[test]
     fn the_root_is_plain_hmac() {
-        let mut hash = root();
-        hash.absorb(&0xB50D_916A_C0CE_C067_981A_F8E5_F38A_758F_u128.to_be_bytes());
-        assert_eq!(hash.finish()[..8], 0x1E38_58C2_ACB5_E533_u64.to_be_bytes());
+        let material = 0xB50D_916A_C0CE_C067_981A_F8E5_F38A_758F_u128.to_be_bytes();
+        assert_eq!(root().finish(&material)[..8], 0x1E38_58C2_ACB5_E533_u64.to_be_bytes());
     }
 
     #[test]
