@@ -26,6 +26,8 @@ final class VpnModel: ObservableObject {
     private let store = ConfigStore()
     private let vpn: VMessVPNManager
     private var counters: [String: UInt64] = [:]
+    /// Whether a run has begun whose end has not been looked at; it may be over before the first look.
+    private var hasBegun = false
 
     init() {
         // As in project.yml: the extension's identifier is the app's, and one word more.
@@ -68,12 +70,15 @@ final class VpnModel: ObservableObject {
 
     /// Looks how the VPN is.
     func refresh() async {
-        let wasOn = isOn
         isOn = [.connecting, .connected, .reasserting].contains(vpn.status)
+        if isOn { hasBegun = true }
         guard vpn.status == .connected || vpn.status == .reasserting else {
             (rates, counters) = (nil, [:])
             state = isOn ? "Connecting" : "Disconnected"
-            if wasOn, !isOn { problem = await vpn.lastError() }
+            if hasBegun, vpn.status == .disconnected {
+                hasBegun = false
+                problem = await vpn.lastError()
+            }
             return
         }
         do {
@@ -103,6 +108,7 @@ final class VpnModel: ObservableObject {
         try await vpn.setOnDemand(isOnDemand ? .always(exceptSsids: []) : .off)
         try await vpn.install(VpnConfiguration(json: json, bypassLan: true))
         try await vpn.start()
+        hasBegun = true
     }
 
     private func attempt(_ work: () async throws -> Void) async {

@@ -40,7 +40,7 @@ final class ManagerTests: XCTestCase, @unchecked Sendable {
         XCTAssertTrue(settings.includeAllNetworks)
         XCTAssertTrue(settings.enforceRoutes)
         XCTAssertFalse(settings.excludeLocalNetworks)
-        XCTAssertFalse("\(settings.providerConfiguration ?? [:])".contains("inbounds"), "the config lies in the keychain")
+        XCTAssertFalse("\(settings.providerConfiguration ?? [:])".contains("inbounds"), "it lies in the keychain")
         XCTAssertEqual(try ConfigStore().load(), configuration)
         XCTAssertEqual(vpn.status, .disconnected)
     }

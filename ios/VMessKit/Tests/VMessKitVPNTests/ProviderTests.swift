@@ -146,7 +146,8 @@ final class ProviderTests: XCTestCase {
         let provider = Provider()
         _ = await start(provider)
         for round in 0..<5 {
-            provider.json = #"{"inbounds": [{"protocol": "tun", "settings": {"mtu": \#(1400 + round)}}], "#
+            provider.json =
+                #"{"inbounds": [{"protocol": "tun", "settings": {"mtu": \#(1400 + round)}}], "#
                 + #""outbounds": [{"protocol": "freedom"}]}"#
             let reloaded = try await ask(provider, .reload)
             XCTAssertEqual(reloaded, .done)
