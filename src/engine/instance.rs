@@ -5,7 +5,7 @@ use super::api::{
     ReloadReport, State, Stats, Status, TunHandle, TunSettings, UserInfo,
 };
 use super::budget::Budget;
-use super::mailbox::{Command, Reply, Signals, Stopping};
+use super::mailbox::{Command, Post, Reply, Signals, Stopping, mailbox};
 use super::pending::{NextEvent, Pending, stopped};
 use super::runner::{self, Seed};
 use super::running::tun_settings;
@@ -18,7 +18,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Builder, JoinHandle, ThreadId};
 use std::time::Duration;
-use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::time::Instant;
 
 /// A tunnel: one config's inbounds and outbounds on a thread of their own.
@@ -37,7 +36,7 @@ struct Handle(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     signals: Arc<Signals>,
-    commands: UnboundedSender<Command>,
+    commands: Post<Command>,
     settings: Arc<Mutex<Option<TunSettings>>>,
     phase: Mutex<Phase>,
     /// The shard's thread. Held while it is being started and while it is being joined; that thread never takes it.
@@ -65,7 +64,7 @@ impl Tunnel {
         let shards = workers::shards(&config, budget.pool_bytes);
         shared.gates.set_replay_bytes(budget.replay_bytes);
         let signals = Arc::new(Signals::default());
-        let (commands, received) = mpsc::unbounded_channel();
+        let (commands, received) = mailbox();
         let settings = Arc::new(Mutex::new(tun_settings(&config)));
         let asked = catch_unwind(AssertUnwindSafe(|| platform.protects_sockets()));
         let seed = Seed {
@@ -195,8 +194,8 @@ impl Tunnel {
         // An instance that ends without an answer has ended all the same.
         let (reply, answer) = Pending::new(&inner.shared.host, || Ok(()));
         let deadline = Instant::now().checked_add(timeout);
-        // Nobody takes it when the shard is gone; the answer then stands for itself.
-        let _ = inner.commands.send(Command::Stop(Some(Stopping { deadline, reply })));
+        // Dropped when the shard is gone; the answer then stands for itself.
+        inner.commands.send(Command::Stop(Some(Stopping { deadline, reply })));
         let joined = Arc::clone(inner);
         answer.settled_by(move |answer| {
             if answer.is_ok() {
@@ -375,8 +374,8 @@ impl Inner {
             }
             Phase::Started => {
                 self.shared.set_state(State::Stopping);
-                // Nobody takes it when the shard is gone, and nothing is left to stop.
-                let _ = self.commands.send(Command::Stop(None));
+                // Dropped when the shard is gone, and nothing is left to stop.
+                self.commands.send(Command::Stop(None));
             }
             Phase::Over => {}
         }
@@ -400,8 +399,8 @@ impl Inner {
             return self.refuse(unstarted());
         }
         let (reply, answer) = Pending::new(&self.shared.host, stopped);
-        // Nobody takes it when the shard is gone: `stopped` is the answer then.
-        let _ = self.commands.send(command(reply));
+        // Dropped when the shard is gone: `stopped` is the answer then.
+        self.commands.send(command(reply));
         answer
     }
 

@@ -5,7 +5,7 @@ use super::budget::Budget;
 use super::check::check;
 use super::health::Health;
 use super::host::HostLink;
-use super::mailbox::{Command, Latest, Reply, Signals, Stopping};
+use super::mailbox::{Command, Latest, Mailbox, Reply, Signals, Stopping};
 use super::network;
 use super::running::{Running, tun_settings};
 use super::shard::{Live, Shard};
@@ -20,7 +20,6 @@ use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{LocalSet, yield_now};
 use tokio::time::{Instant, sleep_until};
 
@@ -41,7 +40,7 @@ pub(super) struct Seed {
     pub(super) protects: bool,
     pub(super) shared: Arc<Shared>,
     pub(super) signals: Arc<Signals>,
-    pub(super) commands: UnboundedReceiver<Command>,
+    pub(super) commands: Mailbox<Command>,
     /// What `tun_settings` answers.
     pub(super) settings: Arc<Mutex<Option<TunSettings>>>,
 }
@@ -148,7 +147,7 @@ pub(super) async fn say_goodbye(shard: &Shard, local: &LocalSet) {
 }
 
 /// Waits for the host's threads, and tells those whose patience ends before.
-async fn end(host: &HostLink, commands: &mut UnboundedReceiver<Command>, stops: &mut Vec<Stopping>) {
+async fn end(host: &HostLink, commands: &mut Mailbox<Command>, stops: &mut Vec<Stopping>) {
     host.close();
     let gone = host.gone();
     tokio::pin!(gone);
@@ -197,7 +196,7 @@ impl Server {
         network: Option<NetworkInfo>,
         started: Reply<()>,
         signals: &Signals,
-        commands: &mut UnboundedReceiver<Command>,
+        commands: &mut Mailbox<Command>,
         stops: &mut Vec<Stopping>,
     ) -> Outcome {
         let shard = Rc::clone(&self.shard);

@@ -4,6 +4,7 @@ use super::api::{ConnectionInfo, NetworkInfo};
 use super::health::Health;
 use super::host::HostLink;
 use super::listeners::{Change, Listeners, Prepared};
+use super::mailbox::Mailbox;
 use super::network;
 use super::runner::{say_goodbye, starved};
 use super::shard::{Live, Shard};
@@ -14,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::runtime::Builder;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot::Sender;
 use tokio::task::LocalSet;
 
@@ -61,7 +62,7 @@ pub(super) enum Order {
 }
 
 /// Runs a worker to its end: the body of its thread. Why it could not go on is told to `failed`, once.
-pub(super) fn run(seed: Seed, orders: UnboundedReceiver<Order>, failed: &UnboundedSender<Error>) {
+pub(super) fn run(seed: Seed, orders: Mailbox<Order>, failed: &UnboundedSender<Error>) {
     let body = || match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(live(seed, orders)),
         Err(error) => Err(starved(&error)),
@@ -73,7 +74,7 @@ pub(super) fn run(seed: Seed, orders: UnboundedReceiver<Order>, failed: &Unbound
     }
 }
 
-async fn live(seed: Seed, mut orders: UnboundedReceiver<Order>) -> Result<(), Error> {
+async fn live(seed: Seed, mut orders: Mailbox<Order>) -> Result<(), Error> {
     let live = Live::new(seed.config)?;
     let shard = Shard::new(seed.shared, seed.host, seed.health, live, seed.pool_bytes);
     shard.network.replace(seed.network);
@@ -92,7 +93,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn serve(&mut self, orders: &mut UnboundedReceiver<Order>) -> Result<(), Error> {
+    async fn serve(&mut self, orders: &mut Mailbox<Order>) -> Result<(), Error> {
         let shard = Rc::clone(&self.shard);
         loop {
             tokio::select! {

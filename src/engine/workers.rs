@@ -5,6 +5,7 @@ use super::api::{ConnectionInfo, NetworkInfo};
 use super::crew::Crew;
 use super::inbound::sockets;
 use super::listeners::Change;
+use super::mailbox::{Post, mailbox};
 use super::worker::{self, Order, Seed};
 use crate::config::{Config, InboundProtocol};
 use crate::error::{Error, ErrorKind};
@@ -29,7 +30,7 @@ pub(super) fn shards(config: &Config, pool_bytes: usize) -> usize {
 /// The other shards' threads. They end when this is dropped, which waits for them.
 pub(super) struct Workers {
     crew: Crew,
-    orders: Vec<mpsc::UnboundedSender<Order>>,
+    orders: Vec<Post<Order>>,
     failed: mpsc::UnboundedReceiver<Error>,
 }
 
@@ -42,7 +43,7 @@ impl Workers {
         let (failure, failed) = mpsc::unbounded_channel();
         let mut workers = Self { crew: Crew::new(), orders: Vec::new(), failed };
         for (index, seed) in seeds.into_iter().enumerate() {
-            let (order, orders) = mpsc::unbounded_channel();
+            let (order, orders) = mailbox();
             let failure = failure.clone();
             let name = format!("vmk-shard-{}", index + 1);
             workers.crew.spawn(&name, move || worker::run(seed, orders, &failure)).map_err(|error| {
@@ -68,7 +69,7 @@ impl Workers {
         for (order, change) in self.orders.iter().zip(changes) {
             let (reply, answer) = oneshot::channel();
             // One that has ended drops the answer.
-            let _ = order.send(Order::Prepare(change, reply));
+            order.send(Order::Prepare(change, reply));
             answers.push(answer);
         }
         let mut result = Ok(());
@@ -102,7 +103,7 @@ impl Workers {
     pub(super) fn tell(&self, order: impl Fn() -> Order) {
         for to in &self.orders {
             // One that has ended has failed, and ends the instance.
-            let _ = to.send(order());
+            to.send(order());
         }
     }
 
@@ -149,10 +150,10 @@ impl Workers {
     }
 
     fn ask<T>(&self, order: impl Fn(oneshot::Sender<T>) -> Order) -> Vec<oneshot::Receiver<T>> {
-        let ask = |to: &mpsc::UnboundedSender<Order>| {
+        let ask = |to: &Post<Order>| {
             let (reply, answer) = oneshot::channel();
             // One that has ended drops the answer.
-            let _ = to.send(order(reply));
+            to.send(order(reply));
             answer
         };
         self.orders.iter().map(ask).collect()
