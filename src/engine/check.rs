@@ -22,7 +22,7 @@ const QUERY: [u8; 19] = [0, 17, 0x56, 0x4d, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 
 ///
 /// # Errors
 /// `Misuse` if no outbound dials a server; `Timeout` after `limit`; what the dial says; `AuthRejected` if the server closes
-/// before a valid answer.
+/// before a valid answer; `ClockSkew` in place of these two if a time server has said that our clock is wrong.
 pub(super) async fn check(shard: Rc<Shard>, limit: Duration) -> Result<CheckReport, Error> {
     let live = shard.live();
     let mut outbounds = live.config.outbounds.iter().zip(&live.outbounds);
@@ -50,6 +50,7 @@ pub(super) async fn check(shard: Rc<Shard>, limit: Duration) -> Result<CheckRepo
             Ok(CheckReport { outbound: config.tag.to_string(), latency: shard.clock.now().since(started) })
         }
         Ok(Err(error)) => {
+            let error = if error.kind == ErrorKind::AuthRejected { explained(&shard, error) } else { error };
             shard.shared.set_last_error(error.clone());
             Err(error)
         }
@@ -59,6 +60,7 @@ pub(super) async fn check(shard: Rc<Shard>, limit: Duration) -> Result<CheckRepo
             let kind = ErrorKind::Timeout { what: "check" };
             let error = Error::new(kind, "the server did not answer in time")
                 .with_hint("compare the id and the clock with the server's, or try another network");
+            let error = explained(&shard, error);
             shard.shared.set_last_error(error.clone());
             Err(error)
         }
@@ -68,6 +70,17 @@ pub(super) async fn check(shard: Rc<Shard>, limit: Duration) -> Result<CheckRepo
 /// What is asked if the config names no DNS server, which it always does.
 const FALLBACK: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(1, 1, 1, 1)), 53);
+
+/// A refusal, or silence, which is how servers refuse: by our clock, if that is known to be wrong.
+fn explained(shard: &Shard, error: Error) -> Error {
+    let Some(seconds) = shard.shared.skew.wrong_by(shard) else { return error };
+    let way = if seconds > 0 { "fast" } else { "slow" };
+    let text =
+        format!("this device's clock is {} s {way}, and the server refuses it", seconds.unsigned_abs());
+    Error::new(ErrorKind::ClockSkew { seconds }, text)
+        .with_hint("set the device's date and time automatically")
+        .with_reason(error.text)
+}
 
 /// Sends the query and waits for a valid response header, whatever follows it: the target is not what is checked.
 async fn exchange(shard: &Shard, stream: &mut dyn Stream) -> Result<(), StreamError> {
@@ -88,7 +101,8 @@ async fn exchange(shard: &Shard, stream: &mut dyn Stream) -> Result<(), StreamEr
     .await
 }
 
-fn describe(error: StreamError) -> Error {
+/// What a stream's end before the server's answer means.
+pub(super) fn describe(error: StreamError) -> Error {
     if let StreamError::Setup(failed) = error {
         return failed.error;
     }

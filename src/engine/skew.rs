@@ -50,6 +50,18 @@ impl Skew {
         Some(truth.unix_millis.saturating_add(passed) / 1000)
     }
 
+    /// By how many seconds the clock that servers are told is wrong (positive: it is fast), if a time server was asked and
+    /// it is by so much that they refuse us.
+    pub(crate) fn wrong_by(&self, shard: &Shard) -> Option<i64> {
+        if self.unix_secs(shard).is_some() {
+            return None;
+        }
+        let truth = self.lock().truth?;
+        let passed = i64::try_from(shard.clock.now().since(truth.at).as_millis()).unwrap_or(i64::MAX);
+        let wrong = shard.clock.unix_millis().saturating_sub(truth.unix_millis.saturating_add(passed)) / 1000;
+        (wrong.unsigned_abs() >= SKEW).then_some(wrong)
+    }
+
     /// Whether it is time to ask; then it is counted as asked.
     fn is_due(&self, now: Moment) -> bool {
         let mut known = self.lock();
