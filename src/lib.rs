@@ -20,26 +20,21 @@ pub mod tun;
 pub mod vmess;
 pub mod wire;
 
-pub use config::{format_config, parse_share_link, to_share_link, validate_config};
+pub use config::{
+    SubscribedServer, Subscription, format_config, parse_share_link, parse_subscription, to_share_link,
+    validate_config,
+};
 #[cfg(feature = "runtime")]
 pub use engine::api::*;
 #[cfg(feature = "runtime")]
 pub use engine::instance::Tunnel;
 #[cfg(feature = "runtime")]
-pub use engine::measure;
-#[cfg(feature = "runtime")]
 pub use engine::pending::{NextEvent, Pending};
+#[cfg(feature = "runtime")]
+pub use engine::{Measured, measure};
 pub use error::{Error, ErrorKind, Stage};
 
 /// The version of this library, such as `0.1.0`.
 pub const fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
-}
-
-/// Makes configs, as JSON, of a subscription's body. Not built yet.
-///
-/// # Errors
-/// `Unsupported`.
-pub fn parse_subscription(_body: &[u8]) -> Result<Vec<String>, Error> {
-    Err(Error::new(ErrorKind::Unsupported, "subscriptions are not built yet"))
 }

@@ -1,4 +1,4 @@
-//! Configs: V2Ray's JSON and share links in, resolved values and diagnostics out.
+//! Configs: V2Ray's JSON, share links and subscriptions in, resolved values and diagnostics out.
 //!
 //! [`parse`] reads a config text into a [`Config`]: plain values with every default applied and every
 //! reference checked. Nothing here opens, starts or asks anything.
@@ -30,7 +30,9 @@ mod walk;
 
 pub use diagnostic::{Diagnostic, Severity, first_error};
 pub use model::*;
-pub use share::{ShareError, parse_share_link, to_share_link};
+pub use share::{
+    ShareError, SubscribedServer, Subscription, parse_share_link, parse_subscription, to_share_link,
+};
 pub use transport::*;
 
 use crate::error::{Error, ErrorKind};

@@ -382,6 +382,30 @@ pub struct ConnectionInfo {
     pub age_millis: u64,
 }
 
+/// What [`measure`](crate::measure) is asked to do. Its `Debug` does not show the configs.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct MeasureRequest {
+    /// The configs as JSON.
+    pub configs: Vec<String>,
+    /// What to fetch through each: an `http://` or `https://` address.
+    pub url: String,
+    /// How long each may take; not zero.
+    pub timeout: Duration,
+    /// How many at a time, 1 to 128.
+    pub parallel: usize,
+}
+
+impl fmt::Debug for MeasureRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeasureRequest")
+            .field("configs", &format_args!("{} (hidden)", self.configs.len()))
+            .field("url", &self.url)
+            .field("timeout", &self.timeout)
+            .field("parallel", &self.parallel)
+            .finish()
+    }
+}
+
 /// What [`Tunnel::check`](crate::Tunnel::check) proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckReport {

@@ -45,6 +45,6 @@ mod worker;
 mod workers;
 
 pub(crate) use host::HostLink;
-pub use measure::measure;
+pub use measure::{Measured, measure};
 pub(crate) use outbound::{OpenError, Outbound};
 pub(crate) use shard::Shard;

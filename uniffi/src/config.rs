@@ -2,7 +2,9 @@
 
 use crate::error::TunnelError;
 use crate::platform::{self, Platform};
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How grave a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
@@ -79,13 +81,45 @@ pub fn to_share_link(json: &str) -> Result<String, TunnelError> {
     Ok(vmesskit::to_share_link(json)?)
 }
 
-/// Makes configs, as JSON, of a subscription's body. Not built yet.
+/// What a subscription holds.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
+pub struct Subscription {
+    /// The servers, in their order. `validate_config` finds no error in their configs.
+    pub servers: Vec<SubscribedServer>,
+    /// What could not be read. The path is `line 3`, or a JSON path in the body, perhaps with one inside of the server's
+    /// config behind it.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// One server of a subscription.
+#[derive(Clone, PartialEq, Eq, uniffi::Record)]
+pub struct SubscribedServer {
+    /// Its name for people; the server's address if it was given none.
+    pub name: String,
+    /// A complete config, as JSON.
+    pub config: String,
+}
+
+impl fmt::Debug for SubscribedServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscribedServer").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Reads a subscription's body: links, a line each, as they are or as base64 of the whole; or JSON: a list of links, of
+/// v2rayN's objects, of V2Ray's configs or VMess outbounds, one such config, or sing-box's config. What cannot be read is
+/// a finding. At most 5000 servers of at most 4 MiB are read.
 ///
 /// # Errors
-/// `Unsupported`.
+/// `ConfigInvalid` if the body is none of that: empty, too long, a web page, another client's format.
 #[uniffi::export]
-pub fn parse_subscription(bytes: &[u8]) -> Result<Vec<String>, TunnelError> {
-    Ok(vmesskit::parse_subscription(bytes)?)
+pub fn parse_subscription(bytes: &[u8]) -> Result<Subscription, TunnelError> {
+    let found = vmesskit::parse_subscription(bytes)?;
+    let server = |vmesskit::SubscribedServer { name, config }| SubscribedServer { name, config };
+    Ok(Subscription {
+        servers: found.servers.into_iter().map(server).collect(),
+        diagnostics: found.diagnostics.into_iter().map(Diagnostic::from).collect(),
+    })
 }
 
 /// The library's version, such as `0.1.0`.
@@ -95,37 +129,68 @@ pub fn version() -> String {
 }
 
 /// What `measure` is asked to do.
-#[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
+#[derive(Clone, PartialEq, Eq, uniffi::Record)]
 pub struct MeasureRequest {
     /// The configs as JSON.
     pub configs: Vec<String>,
-    /// What to fetch through each.
+    /// What to fetch through each: an `http://` or `https://` address.
     pub url: String,
-    /// How long each may take.
+    /// How long each may take; not 0.
     pub timeout_millis: u32,
-    /// How many at a time.
+    /// How many at a time, 1 to 128.
     pub parallel: u32,
 }
 
-/// What was measured of one config.
+impl From<MeasureRequest> for vmesskit::MeasureRequest {
+    fn from(request: MeasureRequest) -> Self {
+        Self {
+            configs: request.configs,
+            url: request.url,
+            timeout: Duration::from_millis(request.timeout_millis.into()),
+            parallel: request.parallel as usize,
+        }
+    }
+}
+
+impl fmt::Debug for MeasureRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        vmesskit::MeasureRequest::from(self.clone()).fmt(f)
+    }
+}
+
+/// What was measured of one config: a time or an error.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
 pub struct Measurement {
-    /// How long it took; absent if it failed.
-    pub millis: Option<u32>,
-    /// Why it failed.
+    /// Microseconds from the dial to the head of the HTTP answer; absent if it failed.
+    pub latency_micros: Option<u64>,
+    /// Why it failed; absent if it did not.
     pub error: Option<TunnelError>,
 }
 
-/// Measures how long servers take to fetch an address, without a running tunnel. Not built yet.
+impl From<Result<Duration, vmesskit::Error>> for Measurement {
+    fn from(measured: Result<Duration, vmesskit::Error>) -> Self {
+        match measured {
+            Ok(latency) => {
+                let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+                Self { latency_micros: Some(micros), error: None }
+            }
+            Err(error) => Self { latency_micros: None, error: Some(error.into()) },
+        }
+    }
+}
+
+/// Fetches an address through each config and tells how long it took, in the order of the request. Needs no running
+/// tunnel; one thread measures all, and is gone when the answer is there. Of each config the first outbound that dials a
+/// server is measured, or, without one, the first freedom. Cancelling ends it.
 ///
 /// # Errors
-/// `Unsupported`.
+/// `Misuse`: an address that is none, no timeout, a `parallel` that is not 1 to 128; `ResourceLimit` without a thread. A
+/// config's own failure is in its place.
 #[uniffi::export]
 pub async fn measure(
     request: MeasureRequest,
     platform: Option<Arc<dyn Platform>>,
 ) -> Result<Vec<Measurement>, TunnelError> {
-    let _ = (request, platform::adapt(platform));
-    let kind = vmesskit::ErrorKind::Unsupported;
-    Err(vmesskit::Error::new(kind, "measuring is not built into this version").into())
+    let measured = vmesskit::measure(request.into(), Some(platform::adapt(platform))).await?;
+    Ok(measured.into_iter().map(Measurement::from).collect())
 }

@@ -22,7 +22,7 @@
  * Threads.    A tunnel's functions may be called on any thread. Every other object is for one thread at a time.
  * Waiting.    Functions with `timeout_ms` block for at most that long: 0 asks once, VMK_WAIT_FOREVER does not give up.
  * Not built.  What returns VMK_UNSUPPORTED in this version is there so that programs can be written against it:
- *             vmk_parse_subscription, vmk_measure, vmk_tunnel_select_outbound.
+ *             vmk_tunnel_select_outbound.
  */
 
 #ifndef VMESSKIT_H
@@ -288,8 +288,8 @@ typedef struct vmk_options vmk_options;
 // The state, since when, and the newest error: opaque, freed with `vmk_status_free`.
 typedef struct vmk_status vmk_status;
 
-// A list of texts: opaque, freed with `vmk_strings_free`.
-typedef struct vmk_strings vmk_strings;
+// What a subscription holds: opaque, freed with `vmk_subscription_free`.
+typedef struct vmk_subscription vmk_subscription;
 
 // How a host sets its tun device up: opaque, freed with `vmk_tun_settings_free`.
 typedef struct vmk_tun_settings vmk_tun_settings;
@@ -404,13 +404,13 @@ typedef struct vmk_measure_request {
     uint32_t configs_count;
     // The configs as JSON.
     const char *const *configs;
-    // What to fetch through each.
+    // What to fetch through each: an `http://` or `https://` address.
     const char *url;
     // The host's callbacks, or NULL; taken over as by `vmk_tunnel_new`.
     const struct vmk_platform *platform;
-    // How long each may take.
+    // How long each may take; not 0.
     uint32_t timeout_ms;
-    // How many at a time.
+    // How many at a time, 1 to 128.
     uint32_t parallel;
 } vmk_measure_request;
 
@@ -636,25 +636,36 @@ vmk_result vmk_parse_share_link(const char *uri, char **out, struct vmk_error **
 // json: the config. out: receives the link, which holds the id, to be freed with `vmk_string_free`.
 vmk_result vmk_to_share_link(const char *json, char **out, struct vmk_error **error);
 
-// Makes configs of a subscription's body. Not built yet: `VMK_UNSUPPORTED`.
+// Reads a subscription's body: links, a line each, as they are or as base64 of the whole; or JSON: a list of links, of
+// v2rayN's objects, of V2Ray's configs or VMess outbounds, one such config, or sing-box's config. What cannot be read
+// is a finding; `VMK_CONFIG_INVALID` means that the body is none of that. At most 5000 servers of at most 4 MiB are
+// read.
 //
-// bytes: the body, `length` bytes. out: receives the configs as JSON, to be freed with `vmk_strings_free`.
+// bytes: the body, `length` bytes. out: receives what it holds, to be freed with `vmk_subscription_free`.
 vmk_result vmk_parse_subscription(const uint8_t *bytes,
                                   size_t length,
-                                  struct vmk_strings **out,
+                                  struct vmk_subscription **out,
                                   struct vmk_error **error);
 
-// Returns how many texts there are; 0 for NULL.
-size_t vmk_strings_count(const struct vmk_strings *strings);
+// Returns how many servers there are; 0 for NULL.
+size_t vmk_subscription_count(const struct vmk_subscription *subscription);
 
-// Returns one text, borrowed from the list; empty behind the end.
-const char *vmk_strings_get(const struct vmk_strings *strings, size_t index);
+// Returns a server's name for people, borrowed from the subscription; empty behind the end.
+const char *vmk_subscription_name(const struct vmk_subscription *subscription, size_t index);
 
-// Frees the list and its texts. NULL is ignored.
-void vmk_strings_free(struct vmk_strings *strings);
+// Returns a server's complete config as JSON, borrowed from the subscription; empty behind the end.
+const char *vmk_subscription_config(const struct vmk_subscription *subscription, size_t index);
 
-// Measures how long servers take to fetch an address, several at a time, without a running tunnel. Not built yet:
-// `VMK_UNSUPPORTED`.
+// Returns what could not be read, borrowed from the subscription; NULL for NULL. A path is `line 3`, or a JSON path in
+// the body, perhaps with one inside of the server's config behind it.
+const struct vmk_diagnostics *vmk_subscription_diagnostics(const struct vmk_subscription *subscription);
+
+// Frees what a subscription holds, and every text borrowed from it. NULL is ignored.
+void vmk_subscription_free(struct vmk_subscription *subscription);
+
+// Fetches an address through each config and tells how long it took. Needs no running tunnel; one thread of its own
+// measures all, and is gone when this returns. Of each config the first outbound that dials a server is measured, or,
+// without one, the first freedom. Blocks until all have ended, `timeout_ms` for each round of `parallel`.
 //
 // out: receives the figures in the configs' order, to be freed with `vmk_measurements_free`.
 vmk_result vmk_measure(const struct vmk_measure_request *request,
@@ -664,8 +675,10 @@ vmk_result vmk_measure(const struct vmk_measure_request *request,
 // Returns how many figures there are; 0 for NULL.
 size_t vmk_measurements_count(const struct vmk_measurements *measurements);
 
-// Returns how many milliseconds a config took; `UINT32_MAX` if it failed, and behind the end.
-uint32_t vmk_measurements_millis(const struct vmk_measurements *measurements, size_t index);
+// Returns the microseconds from the dial to the head of the HTTP answer; `UINT64_MAX` if the config failed, and behind
+// the end.
+uint64_t vmk_measurements_latency_micros(const struct vmk_measurements *measurements,
+                                         size_t index);
 
 // Returns why a config failed, borrowed from the list; NULL if it did not, and behind the end.
 const struct vmk_error *vmk_measurements_error(const struct vmk_measurements *measurements, size_t index);

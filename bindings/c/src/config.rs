@@ -2,14 +2,15 @@
 
 use crate::codes::{VMK_SEVERITY_ERROR, VMK_SEVERITY_WARNING, vmk_result};
 use crate::error::vmk_error;
-use crate::guard::{give, guard, guard_or, misuse, required};
+use crate::guard::{give, guard, guard_or, misuse, required, timed_out, timeout};
 use crate::platform::{self, vmk_platform};
 use crate::sized::{self, Sized32};
 use crate::text::{self, EMPTY};
 use std::ffi::{CString, c_char};
 use std::mem::MaybeUninit;
+use std::time::Duration;
 use vmesskit::config::{Diagnostic, Severity};
-use vmesskit::{Error, ErrorKind};
+use vmesskit::{Error, MeasureRequest};
 
 /// What was found in a config: opaque, freed with `vmk_diagnostics_free`.
 pub struct vmk_diagnostics {
@@ -192,19 +193,23 @@ pub unsafe extern "C" fn vmk_to_share_link(
     unsafe { translate(json, "json", out, error, vmesskit::to_share_link) }
 }
 
-/// A list of texts: opaque, freed with `vmk_strings_free`.
-pub struct vmk_strings {
-    texts: Vec<CString>,
+/// What a subscription holds: opaque, freed with `vmk_subscription_free`.
+pub struct vmk_subscription {
+    servers: Vec<(CString, CString)>,
+    diagnostics: vmk_diagnostics,
 }
 
-/// Makes configs of a subscription's body. Not built yet: `VMK_UNSUPPORTED`.
+/// Reads a subscription's body: links, a line each, as they are or as base64 of the whole; or JSON: a list of links, of
+/// v2rayN's objects, of V2Ray's configs or VMess outbounds, one such config, or sing-box's config. What cannot be read
+/// is a finding; `VMK_CONFIG_INVALID` means that the body is none of that. At most 5000 servers of at most 4 MiB are
+/// read.
 ///
-/// bytes: the body, `length` bytes. out: receives the configs as JSON, to be freed with `vmk_strings_free`.
+/// bytes: the body, `length` bytes. out: receives what it holds, to be freed with `vmk_subscription_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmk_parse_subscription(
     bytes: *const u8,
     length: usize,
-    out: Option<&mut MaybeUninit<*mut vmk_strings>>,
+    out: Option<&mut MaybeUninit<*mut vmk_subscription>>,
     error: Option<&mut MaybeUninit<*mut vmk_error>>,
 ) -> vmk_result {
     guard(error, || {
@@ -214,33 +219,59 @@ pub unsafe extern "C" fn vmk_parse_subscription(
         }
         // SAFETY: not NULL, a length that can be, and so many readable bytes, as the header asks for.
         let bytes = unsafe { std::slice::from_raw_parts(bytes, length) };
-        let texts = vmesskit::parse_subscription(bytes)?.iter().map(|config| text::copy(config)).collect();
-        give(out, vmk_strings { texts });
+        let found = vmesskit::parse_subscription(bytes)?;
+        let servers = found.servers.iter();
+        let servers = servers.map(|server| (text::copy(&server.name), text::copy(&server.config))).collect();
+        let findings = found.diagnostics.iter().map(Finding::from).collect();
+        give(out, vmk_subscription { servers, diagnostics: vmk_diagnostics { findings } });
         Ok(())
     })
 }
 
-/// Returns how many texts there are; 0 for NULL.
+/// Returns how many servers there are; 0 for NULL.
 #[unsafe(no_mangle)]
-pub extern "C" fn vmk_strings_count(strings: Option<&vmk_strings>) -> usize {
-    guard_or(0, || strings.map_or(0, |list| list.texts.len()))
+pub extern "C" fn vmk_subscription_count(subscription: Option<&vmk_subscription>) -> usize {
+    guard_or(0, || subscription.map_or(0, |found| found.servers.len()))
 }
 
-/// Returns one text, borrowed from the list; empty behind the end.
+/// Returns a server's name for people, borrowed from the subscription; empty behind the end.
 #[unsafe(no_mangle)]
-pub extern "C" fn vmk_strings_get(strings: Option<&vmk_strings>, index: usize) -> *const c_char {
-    guard_or(EMPTY, || strings.and_then(|list| list.texts.get(index)).map_or(EMPTY, |text| text.as_ptr()))
+pub extern "C" fn vmk_subscription_name(
+    subscription: Option<&vmk_subscription>,
+    index: usize,
+) -> *const c_char {
+    let name = |found: &vmk_subscription| Some(found.servers.get(index)?.0.as_ptr());
+    guard_or(EMPTY, || subscription.and_then(name).unwrap_or(EMPTY))
 }
 
-/// Frees the list and its texts. NULL is ignored.
+/// Returns a server's complete config as JSON, borrowed from the subscription; empty behind the end.
 #[unsafe(no_mangle)]
-pub extern "C" fn vmk_strings_free(strings: Option<Box<vmk_strings>>) {
-    guard_or((), || drop(strings));
+pub extern "C" fn vmk_subscription_config(
+    subscription: Option<&vmk_subscription>,
+    index: usize,
+) -> *const c_char {
+    let config = |found: &vmk_subscription| Some(found.servers.get(index)?.1.as_ptr());
+    guard_or(EMPTY, || subscription.and_then(config).unwrap_or(EMPTY))
+}
+
+/// Returns what could not be read, borrowed from the subscription; NULL for NULL. A path is `line 3`, or a JSON path in
+/// the body, perhaps with one inside of the server's config behind it.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmk_subscription_diagnostics(
+    subscription: Option<&vmk_subscription>,
+) -> Option<&vmk_diagnostics> {
+    guard_or(None, || subscription.map(|found| &found.diagnostics))
+}
+
+/// Frees what a subscription holds, and every text borrowed from it. NULL is ignored.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmk_subscription_free(subscription: Option<Box<vmk_subscription>>) {
+    guard_or((), || drop(subscription));
 }
 
 /// What was measured of several configs: opaque, freed with `vmk_measurements_free`.
 pub struct vmk_measurements {
-    measurements: Vec<Result<u32, vmk_error>>,
+    measurements: Vec<Result<u64, vmk_error>>,
 }
 
 /// What `vmk_measure` is asked to do.
@@ -253,13 +284,13 @@ pub struct vmk_measure_request {
     pub configs_count: u32,
     /// The configs as JSON.
     pub configs: *const *const c_char,
-    /// What to fetch through each.
+    /// What to fetch through each: an `http://` or `https://` address.
     pub url: *const c_char,
     /// The host's callbacks, or NULL; taken over as by `vmk_tunnel_new`.
     pub platform: *const vmk_platform,
-    /// How long each may take.
+    /// How long each may take; not 0.
     pub timeout_ms: u32,
-    /// How many at a time.
+    /// How many at a time, 1 to 128.
     pub parallel: u32,
 }
 
@@ -269,8 +300,9 @@ unsafe impl Sized32 for vmk_measure_request {
     const MIN: usize = size_of::<Self>();
 }
 
-/// Measures how long servers take to fetch an address, several at a time, without a running tunnel. Not built yet:
-/// `VMK_UNSUPPORTED`.
+/// Fetches an address through each config and tells how long it took. Needs no running tunnel; one thread of its own
+/// measures all, and is gone when this returns. Of each config the first outbound that dials a server is measured, or,
+/// without one, the first freedom. Blocks until all have ended, `timeout_ms` for each round of `parallel`.
 ///
 /// out: receives the figures in the configs' order, to be freed with `vmk_measurements_free`.
 #[unsafe(no_mangle)]
@@ -280,11 +312,51 @@ pub unsafe extern "C" fn vmk_measure(
     error: Option<&mut MaybeUninit<*mut vmk_error>>,
 ) -> vmk_result {
     guard(error, || {
-        // SAFETY: NULL or a struct that begins with its size, as the header asks for; so is its platform.
-        let _platform = unsafe { platform::take(sized::read(request)?.platform)? };
-        required(out, "out")?;
-        Err(Error::new(ErrorKind::Unsupported, "measuring is not built into this version"))
+        // SAFETY: NULL or a struct that begins with its size, as the header asks for.
+        let request = unsafe { sized::read(request) }?;
+        // SAFETY: NULL or a struct that begins with its size, as the header asks for.
+        let platform = unsafe { platform::take(request.platform) }?;
+        let out = required(out, "out")?;
+        // SAFETY: NULL or a text, and NULL or so many texts, as the header asks for.
+        let (url, configs) = unsafe { (text::read(request.url, "url")?, configs(&request)?) };
+        let asked = MeasureRequest {
+            configs,
+            url: url.to_owned(),
+            timeout: timeout(request.timeout_ms),
+            parallel: request.parallel as usize,
+        };
+        let measured = vmesskit::measure(asked, Some(platform)).wait(None);
+        let measured = measured.unwrap_or_else(|| Err(timed_out("measure")))?.into_iter();
+        let micros = |latency: Duration| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX - 1);
+        let measurements =
+            measured.map(|one| one.map(micros).map_err(|error| vmk_error::new(&error))).collect();
+        give(out, vmk_measurements { measurements });
+        Ok(())
     })
+}
+
+/// Copies the configs of a request.
+///
+/// # Errors
+/// `Misuse` for NULL and for what is no UTF-8.
+///
+/// # Safety
+/// `request.configs` is NULL or points to `configs_count` pointers, each NULL or a text.
+unsafe fn configs(request: &vmk_measure_request) -> Result<Vec<String>, Error> {
+    let count = request.configs_count as usize;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    if request.configs.is_null() {
+        return Err(misuse("configs is NULL"));
+    }
+    if count > isize::MAX as usize / size_of::<*const c_char>() {
+        return Err(misuse("configs_count is no count"));
+    }
+    // SAFETY: not NULL, and so many pointers by the caller's promise.
+    let texts = unsafe { std::slice::from_raw_parts(request.configs, count) };
+    // SAFETY: each NULL or a text by the caller's promise.
+    texts.iter().map(|json| Ok(unsafe { text::read(*json, "a config") }?.to_owned())).collect()
 }
 
 /// Returns how many figures there are; 0 for NULL.
@@ -293,12 +365,16 @@ pub extern "C" fn vmk_measurements_count(measurements: Option<&vmk_measurements>
     guard_or(0, || measurements.map_or(0, |list| list.measurements.len()))
 }
 
-/// Returns how many milliseconds a config took; `UINT32_MAX` if it failed, and behind the end.
+/// Returns the microseconds from the dial to the head of the HTTP answer; `UINT64_MAX` if the config failed, and behind
+/// the end.
 #[unsafe(no_mangle)]
-pub extern "C" fn vmk_measurements_millis(measurements: Option<&vmk_measurements>, index: usize) -> u32 {
-    guard_or(u32::MAX, || match measurements.and_then(|list| list.measurements.get(index)) {
-        Some(Ok(millis)) => *millis,
-        Some(Err(_)) | None => u32::MAX,
+pub extern "C" fn vmk_measurements_latency_micros(
+    measurements: Option<&vmk_measurements>,
+    index: usize,
+) -> u64 {
+    guard_or(u64::MAX, || match measurements.and_then(|list| list.measurements.get(index)) {
+        Some(Ok(micros)) => *micros,
+        Some(Err(_)) | None => u64::MAX,
     })
 }
 

@@ -12,10 +12,12 @@ static void objects_are_neutral(void)
     CHECK(vmk_diagnostics_count(NULL) == 0);
     CHECK(vmk_diagnostics_errors(NULL) == 0);
     CHECK_RESULT(vmk_diagnostics_get(NULL, 0, NULL), VMK_MISUSE);
-    CHECK(vmk_strings_count(NULL) == 0);
-    CHECK_TEXT(vmk_strings_get(NULL, 0), "");
+    CHECK(vmk_subscription_count(NULL) == 0);
+    CHECK_TEXT(vmk_subscription_name(NULL, 0), "");
+    CHECK_TEXT(vmk_subscription_config(NULL, 0), "");
+    CHECK(vmk_subscription_diagnostics(NULL) == NULL);
     CHECK(vmk_measurements_count(NULL) == 0);
-    CHECK(vmk_measurements_millis(NULL, 0) == UINT32_MAX);
+    CHECK(vmk_measurements_latency_micros(NULL, 0) == UINT64_MAX);
     CHECK(vmk_measurements_error(NULL, 0) == NULL);
 
     CHECK_RESULT(vmk_error_code(NULL), VMK_OK);
@@ -63,7 +65,7 @@ static void objects_are_neutral(void)
 static void frees_ignore_null(void)
 {
     vmk_string_free(NULL);
-    vmk_strings_free(NULL);
+    vmk_subscription_free(NULL);
     vmk_diagnostics_free(NULL);
     vmk_measurements_free(NULL);
     vmk_error_free(NULL);
@@ -95,18 +97,27 @@ static void functions_of_texts_refuse(void)
     CHECK_RESULT(vmk_to_share_link(QUIET, NULL, NULL), VMK_MISUSE);
     CHECK(text == UNTOUCHED);
 
-    vmk_strings *strings = UNTOUCHED;
-    CHECK_RESULT(vmk_parse_subscription(NULL, 0, &strings, NULL), VMK_MISUSE);
+    vmk_subscription *subscription = UNTOUCHED;
+    CHECK_RESULT(vmk_parse_subscription(NULL, 0, &subscription, NULL), VMK_MISUSE);
     CHECK_RESULT(vmk_parse_subscription((const uint8_t *)"x", 1, NULL, NULL), VMK_MISUSE);
-    CHECK_RESULT(vmk_parse_subscription((const uint8_t *)"x", SIZE_MAX, &strings, NULL), VMK_MISUSE);
-    CHECK_RESULT(vmk_parse_subscription((const uint8_t *)"x", 1, &strings, NULL), VMK_UNSUPPORTED);
-    CHECK(strings == UNTOUCHED);
+    CHECK_RESULT(vmk_parse_subscription((const uint8_t *)"x", SIZE_MAX, &subscription, NULL), VMK_MISUSE);
+    CHECK_RESULT(vmk_parse_subscription((const uint8_t *)"x", 1, &subscription, NULL), VMK_CONFIG_INVALID);
+    CHECK(subscription == UNTOUCHED);
 
     vmk_measurements *measurements = UNTOUCHED;
-    vmk_measure_request request = {.size = sizeof request};
+    vmk_measure_request request = {
+        .size = sizeof request, .url = "http://192.0.2.1", .timeout_ms = 1000, .parallel = 1, .configs_count = 1};
     CHECK_RESULT(vmk_measure(NULL, &measurements, NULL), VMK_MISUSE);
     CHECK_RESULT(vmk_measure(&request, NULL, NULL), VMK_MISUSE);
-    CHECK_RESULT(vmk_measure(&request, &measurements, NULL), VMK_UNSUPPORTED);
+    CHECK_RESULT(vmk_measure(&request, &measurements, NULL), VMK_MISUSE);
+    const char *none = NULL;
+    request.configs = &none;
+    CHECK_RESULT(vmk_measure(&request, &measurements, NULL), VMK_MISUSE);
+    none = QUIET;
+    request.url = NULL;
+    CHECK_RESULT(vmk_measure(&request, &measurements, NULL), VMK_MISUSE);
+    request.size = 8;
+    CHECK_RESULT(vmk_measure(&request, &measurements, NULL), VMK_MISUSE);
     CHECK(measurements == UNTOUCHED);
     CHECK_RESULT(vmk_set_log_sink(VMK_LOG_INFO, NULL, NULL, NULL), VMK_MISUSE);
 }

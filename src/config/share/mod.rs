@@ -1,4 +1,4 @@
-//! Share links: `vmess://...` to a config and back.
+//! Share links: `vmess://...` to a config and back; and subscriptions, which are many of them.
 //!
 //! Two forms are read: v2rayN's base64 of a JSON object (`v2rayn`) and the URI form (`uri`). Both become a
 //! `Link`, which `outbound` turns into a VMess outbound and back. Reading is lenient, since every writer of
@@ -7,7 +7,9 @@
 
 mod link;
 mod outbound;
+mod singbox;
 mod stream;
+mod subscription;
 mod uri;
 mod v2rayn;
 
@@ -16,7 +18,8 @@ use super::{first_error, json};
 use crate::addr::Host;
 use crate::error::{Error, ErrorKind};
 use crate::vmess::Id;
-use serde_json::json;
+use serde_json::{Value, json};
+pub use subscription::{SubscribedServer, Subscription, parse_subscription};
 
 /// Longest link that is read, in bytes.
 const LONGEST: usize = 256 * 1024;
@@ -30,14 +33,20 @@ pub enum ShareError {
     /// The text is no `vmess://` link.
     #[error("this is no vmess:// link")]
     NotVmess,
-    /// The text is longer than any link.
-    #[error("the link is longer than {LONGEST} bytes")]
-    TooLong,
+    /// The text is longer than any link or subscription.
+    #[error("this is longer than {0} bytes")]
+    TooLong(usize),
+    /// The subscription holds nothing.
+    #[error("the subscription is empty")]
+    Empty,
+    /// The text is no subscription of a form that is known.
+    #[error("this is neither a list of links, nor base64 of one, nor JSON")]
+    NoSubscription,
     /// The text behind the scheme is of no form that is known.
     #[error("the text behind vmess:// is neither base64 of a JSON object nor id@host:port")]
     Malformed,
     /// The link has the form of another program.
-    #[error("the link has the form of {0}, which is not read")]
+    #[error("this has the form of {0}, which is not read")]
     ForeignForm(&'static str),
     /// A part that every link needs is missing.
     #[error("the link has no {0}")]
@@ -64,8 +73,9 @@ impl From<ShareError> for Error {
     fn from(error: ShareError) -> Self {
         let hint = match &error {
             ShareError::NotVmess => "a link begins with vmess://",
-            ShareError::TooLong | ShareError::Malformed => "copy the whole link again",
-            ShareError::ForeignForm(_) => "export it in v2rayN's form, or as a URI",
+            ShareError::TooLong(_) | ShareError::Malformed => "copy the whole link again",
+            ShareError::Empty | ShareError::NoSubscription => "check the subscription's address",
+            ShareError::ForeignForm(_) => "ask for v2rayN's form, or for URIs",
             ShareError::Missing(_) | ShareError::Invalid { .. } => "ask whoever made the link for a new one",
             ShareError::NoOutbound { .. } => "a link is made of the first vmess outbound",
         };
@@ -90,6 +100,11 @@ impl From<ShareError> for Error {
 /// `ConfigInvalid`, made from a [`ShareError`].
 pub fn parse_share_link(uri: &str) -> Result<String, Error> {
     let link = read(uri)?;
+    Ok(framed(outbound::from_link(&link)))
+}
+
+/// A complete config around an outbound.
+fn framed(outbound: Value) -> String {
     let config = json!({
         "log": { "loglevel": "warning" },
         "inbounds": [
@@ -102,9 +117,9 @@ pub fn parse_share_link(uri: &str) -> Result<String, Error> {
                 "settings": { "auth": "noauth", "udp": true }
             }
         ],
-        "outbounds": [outbound::from_link(&link)]
+        "outbounds": [outbound]
     });
-    Ok(format!("{config:#}\n"))
+    format!("{config:#}\n")
 }
 
 /// Writes the first VMess outbound of a config as a link in v2rayN's form; of several servers and users the
@@ -129,7 +144,7 @@ pub fn to_share_link(json: &str) -> Result<String, Error> {
 fn read(uri: &str) -> Result<link::Link, ShareError> {
     let uri = uri.trim().trim_start_matches('\u{feff}');
     if uri.len() > LONGEST {
-        return Err(ShareError::TooLong);
+        return Err(ShareError::TooLong(LONGEST));
     }
     let body = match uri.get(..SCHEME.len()) {
         Some(scheme) if scheme.eq_ignore_ascii_case(SCHEME) => {
@@ -142,7 +157,11 @@ fn read(uri: &str) -> Result<link::Link, ShareError> {
     }
     let before_fragment = body.split('#').next().unwrap_or_default();
     let is_uri = before_fragment.split('?').next().is_some_and(|authority| authority.contains('@'));
-    let link = if is_uri { uri::read(body)? } else { v2rayn::read(body)? };
+    check(if is_uri { uri::read(body)? } else { v2rayn::read(body)? })
+}
+
+/// Refuses a link whose id or server cannot be.
+fn check(link: link::Link) -> Result<link::Link, ShareError> {
     if Id::parse(&link.id).is_none() {
         return Err(ShareError::Invalid { part: "id", allowed: "a UUID, or another text of 1 to 30 bytes" });
     }

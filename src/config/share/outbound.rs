@@ -74,7 +74,7 @@ pub(super) fn to_link(config: &Value) -> Result<Link, ShareError> {
 }
 
 /// The first VMess outbound and its path, in V2Ray's order: the old keys come first.
-fn find(config: &Value) -> Option<(String, &Value)> {
+pub(super) fn find(config: &Value) -> Option<(String, &Value)> {
     let list = |key: &'static str| {
         let entries = config[key].as_array().into_iter().flatten().enumerate();
         entries.map(move |(index, outbound)| (format!("{key}[{index}]"), outbound))

@@ -72,8 +72,14 @@ pub(super) fn write(link: &Link) -> String {
     format!("{}{}", super::SCHEME, engine.encode(object.to_string()))
 }
 
+/// Reads the object by itself, as lists of them have it.
+pub(super) fn read_object(object: &Map<String, Value>) -> Result<Link, ShareError> {
+    let link = from_object(&Fields(object))?;
+    super::check(link)
+}
+
 /// Decodes base64 of either alphabet, with or without padding, blanks and percent signs.
-fn decode(encoded: &str) -> Option<Vec<u8>> {
+pub(super) fn decode(encoded: &str) -> Option<Vec<u8>> {
     let plain = percent_decode_str(encoded).decode_utf8().ok()?;
     let letters: String = plain
         .chars()
