@@ -296,6 +296,44 @@ impl fmt::Debug for Pool {
     }
 }
 
+/// Memory that is in no slab, counted against a pool's limit. Dropping it gives it back.
+///
+/// It is for what cannot be refused when it comes; whoever holds it keeps to [`Pool::share`].
+#[derive(Debug)]
+pub struct Charge {
+    pool: Pool,
+    bytes: usize,
+}
+
+impl Charge {
+    /// No memory.
+    pub fn new(pool: &Pool) -> Self {
+        Self { pool: pool.clone(), bytes: 0 }
+    }
+
+    /// Counts so many bytes from now on.
+    pub fn set(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if before == bytes {
+            return;
+        }
+        {
+            let mut state = self.pool.state.borrow_mut();
+            let used = state.used - before + bytes;
+            state.set_used(used);
+        }
+        if bytes < before {
+            self.pool.wake();
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 /// A range of bytes in a slab. A clone refers to the same bytes.
 ///
 /// The bytes can be changed only while no other buffer refers to the slab. The slab goes back to its pool with the last

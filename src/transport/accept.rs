@@ -4,7 +4,7 @@
 use super::behind::Behind;
 use super::connect::check;
 use super::tls::TlsServer;
-use super::{Carrier, grpc, h2, http_header, httpupgrade, proxy_protocol, ws};
+use super::{Carrier, grpc, h2, http_header, httpupgrade, kcp, proxy_protocol, ws};
 use crate::config::{StreamSettings, Transport};
 use crate::engine::Shard;
 use crate::error::Error;
@@ -107,8 +107,9 @@ impl Reception {
     }
 
     /// Takes the clients of a UDP socket; [`Reception::accept`] does the rest.
-    pub(crate) fn listen(&self, _shard: &Rc<Shard>, _socket: UdpSocket) -> Box<dyn UdpClients> {
+    pub(crate) fn listen(&self, shard: &Rc<Shard>, socket: UdpSocket) -> Box<dyn UdpClients> {
         match &self.transport {
+            Transport::Kcp(settings) => kcp::listen(shard, settings, socket),
             transport => unreachable!("no inbound listens on UDP for {}", transport.name()),
         }
     }
@@ -152,6 +153,7 @@ impl Reception {
                 None => Clients::One(below),
                 Some(header) => Clients::One(Box::new(http_header::accept(shard, below, header).await?)),
             },
+            Transport::Kcp(_) => Clients::One(below),
             Transport::Ws(settings) => Clients::One(ws::accept(below, settings, shard).await?),
             Transport::HttpUpgrade(settings) => {
                 Clients::One(Box::new(httpupgrade::accept(below, settings).await?))
@@ -166,7 +168,7 @@ impl Reception {
             }
             Transport::Unix(_) => Clients::One(below),
             // Refused when the reception was made.
-            Transport::Kcp(_) | Transport::Quic(_) => {
+            Transport::Quic(_) => {
                 return Err(AcceptError::new("accept", "no such transport"));
             }
         };

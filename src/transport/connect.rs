@@ -9,6 +9,7 @@ use super::grpc;
 use super::h2;
 use super::http_header;
 use super::httpupgrade;
+use super::kcp;
 use super::protect::Wishes;
 use super::server_addresses::ServerAddresses;
 use super::tcp::TcpCarrier;
@@ -47,6 +48,7 @@ enum Shared {
     Nothing,
     H2(h2::Client),
     Grpc(grpc::Client),
+    Kcp(kcp::Client),
 }
 
 /// A connection to a server.
@@ -98,6 +100,7 @@ impl Way {
                 let authority = name.unwrap_or_else(|| way.authority());
                 Shared::Grpc(grpc::Client::new(settings.clone(), authority, secure))
             }
+            Transport::Kcp(settings) => Shared::Kcp(kcp::Client::new(settings)),
             _ => Shared::Nothing,
         };
         way
@@ -130,7 +133,8 @@ impl Way {
         self.addresses.forget();
         self.tls.iter().for_each(|tls| tls.forget_sessions());
         match &self.shared {
-            Shared::Nothing => {}
+            // Conversations of mKCP are closed with what they were opened for.
+            Shared::Nothing | Shared::Kcp(_) => {}
             Shared::H2(client) => client.network_changed(),
             Shared::Grpc(client) => client.network_changed(),
         }
@@ -151,6 +155,9 @@ impl Way {
             Shared::H2(client) => return client.open(shard, deadline, &below).await.map(Connected::Layered),
             Shared::Grpc(client) => {
                 return client.open(shard, deadline, &below).await.map(Connected::Layered);
+            }
+            Shared::Kcp(client) => {
+                return self.connect_kcp(client, shard, deadline).await.map(Connected::Layered);
             }
         }
         match &self.layers.transport {
@@ -177,6 +184,27 @@ impl Way {
                 Err(DialError::refused(unsupported(&self.layers.transport)))
             }
         }
+    }
+
+    /// Begins a conversation of mKCP, with TLS in it where that is wanted.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    async fn connect_kcp(
+        &self,
+        client: &kcp::Client,
+        shard: &Rc<Shard>,
+        deadline: Instant,
+    ) -> Result<Box<dyn Carrier>, DialError> {
+        let addresses = self.addresses.get(shard, deadline).await?;
+        let (port, wishes) = (self.server().port, &self.layers.wishes);
+        let connected = client.connect(shard, &addresses, port, wishes, deadline).await;
+        if connected.is_err() {
+            self.addresses.forget();
+        }
+        let Some(tls) = &self.tls else { return connected };
+        let (carrier, _) = tls.connect(&shard.tls_scratch, connected?, deadline).await?;
+        Ok(Box::new(carrier))
     }
 
     /// Connects what streams of HTTP/2 ride on.
@@ -273,8 +301,9 @@ pub(super) fn check(transport: &Transport) -> Result<(), Error> {
         | Transport::H2(_)
         | Transport::Grpc(_)
         | Transport::HttpUpgrade(_)
+        | Transport::Kcp(_)
         | Transport::Unix(_) => Ok(()),
-        Transport::Kcp(_) | Transport::Quic(_) => Err(unsupported(transport)),
+        Transport::Quic(_) => Err(unsupported(transport)),
     }
 }
 

@@ -20,10 +20,10 @@ pub(crate) mod http1;
 mod http_header;
 mod httpupgrade;
 mod io;
+mod kcp;
 pub(crate) mod mux;
 mod nat64;
 mod nested;
-#[allow(dead_code, reason = "what writes datagrams comes next")]
 mod packet_header;
 pub(crate) mod packets;
 mod plain;

@@ -115,6 +115,24 @@ pub(crate) async fn udp_socket(shard: &Rc<Shard>, remote: SocketAddr) -> Result<
     Ok(UdpSocket::from_std(socket.into())?)
 }
 
+/// Makes a UDP socket as [`udp_socket`] does, the way an outbound wants its sockets.
+///
+/// # Errors
+/// [`SocketError`].
+pub(crate) async fn udp_connect(
+    shard: &Rc<Shard>,
+    remote: SocketAddr,
+    wishes: &Wishes,
+) -> Result<UdpSocket, SocketError> {
+    let socket = protected(shard, remote, Type::DGRAM, Protocol::UDP).await?;
+    steer(&socket, &wishes.options)?;
+    if let Some(from) = wishes.from {
+        bind_from(&socket, from, remote)?;
+    }
+    socket.connect(&remote.into())?;
+    Ok(UdpSocket::from_std(socket.into())?)
+}
+
 /// Makes a UDP socket for any peer of the family of `remote`.
 ///
 /// # Errors
