@@ -139,7 +139,7 @@ impl Conversation {
                 self.sending.window_is(receiving_window);
                 let numbers = numbers.iter().map(|number| u32::from_be_bytes(*number));
                 // Before the others, which would leave none of them to be news: without news V2Ray sends no time either.
-                if self.sending.come_singly(numbers) {
+                if self.sending.come_singly(numbers, now, &self.trip) {
                     (come, measured) = (true, Some(timestamp));
                 }
                 come |= self.sending.come_before(receiving_next);

@@ -14,8 +14,15 @@ const IDLE_WINDOW: u32 = 128;
 const SKIPS: u8 = 3;
 /// How many segments are sent again at a time to a peer that acknowledges nothing.
 const PROBES: usize = 4;
-/// How often the wait for such a peer doubles at most.
+/// How often the wait for such a peer doubles at most, and how long it becomes by that.
 const MAX_BACKOFF: u32 = 5;
+const MOST_BACKOFF: Duration = Duration::from_secs(1);
+/// How many acknowledgements make room for one more segment where more have been too many before.
+const SLOWLY: u32 = 16;
+/// Losses of more than one in so many are a queue that ran over, and no weather.
+const OVERRUN: usize = 4;
+/// What an overrun leaves at least.
+const LEAST_RAMP: u32 = 64;
 /// What may wait to be sent for the first time beside what is on its way.
 const WAITING: usize = 64 << 10;
 /// The fewest segments that losses leave us.
@@ -40,6 +47,12 @@ pub(super) struct Sending {
     window: u32,
     /// How many may be on their way: it grows with what is acknowledged, so that no burst overruns a socket on the way.
     ramp: u32,
+    /// How many have come, to grow slowly by.
+    steps: u32,
+    /// Above so many it grows slowly: more have been too many before.
+    calm: u32,
+    /// Until when a loss is taken for one that has been answered.
+    eased_until: Moment,
     /// How many may be on their way as losses have it.
     control: u32,
     round: Round,
@@ -100,6 +113,9 @@ impl Sending {
             bytes: 0,
             window: FIRST_WINDOW,
             ramp: FIRST_WINDOW,
+            steps: 0,
+            calm: u32::MAX,
+            eased_until: Moment::ZERO,
             control: shape.uplink,
             round: Round::default(),
             next_late: None,
@@ -182,7 +198,12 @@ impl Sending {
     }
 
     /// The segments of these numbers have come. Whether the highest of them is news, so that its way can be measured.
-    pub(super) fn come_singly(&mut self, numbers: impl Iterator<Item = u32>) -> bool {
+    pub(super) fn come_singly(
+        &mut self,
+        numbers: impl Iterator<Item = u32>,
+        now: Moment,
+        trip: &RoundTrip,
+    ) -> bool {
         let mut highest = None;
         for number in numbers {
             let index = number.wrapping_sub(self.first) as usize;
@@ -195,7 +216,9 @@ impl Sending {
             self.advance();
             return false;
         };
-        self.skip_before(highest);
+        let flying = self.flying;
+        let lost = self.skip_before(highest);
+        self.ease(lost, flying, now, trip);
         self.advance();
         true
     }
@@ -271,7 +294,8 @@ impl Sending {
 
     /// After how long an acknowledgement is late for a peer that may have gone.
     fn late_after(&self, trip: &RoundTrip) -> Duration {
-        trip.late_after() * (1 << self.backoff)
+        let late_after = trip.late_after();
+        (late_after * (1 << self.backoff)).min(late_after.max(MOST_BACKOFF))
     }
 
     /// Notes that a segment has come. Whether that is news.
@@ -286,12 +310,15 @@ impl Sending {
         self.bytes -= std::mem::take(&mut outgoing.payload).len();
         self.progress = true;
         self.backoff = 0;
-        self.ramp = self.ramp.saturating_add(1);
+        self.steps += 1;
+        if self.ramp < self.calm || self.steps % SLOWLY == 0 {
+            self.ramp = self.ramp.saturating_add(1);
+        }
         true
     }
 
     /// Those on their way before `number` have been overtaken.
-    fn skip_before(&mut self, number: u32) {
+    fn skip_before(&mut self, number: u32) -> usize {
         let count = (number.wrapping_sub(self.first) as usize).min(self.sent);
         let (first, mut newly_lost) = (self.first, 0);
         for (index, outgoing) in self.queue.iter_mut().take(count).enumerate() {
@@ -305,6 +332,7 @@ impl Sending {
         }
         self.flying -= newly_lost;
         self.round.lost += newly_lost as u32;
+        newly_lost
     }
 
     /// Drops what has come off the front.
@@ -341,13 +369,25 @@ impl Sending {
             *late_at = if *late_at <= now { again } else { *late_at };
             next_late = Some(next_late.map_or(*late_at, |known: Moment| known.min(*late_at)));
         }
+        let flying = self.flying;
         self.flying -= late;
         self.round.lost += late as u32;
+        self.ease(late, flying, now, trip);
         self.next_late = next_late;
         if silent && late > 0 {
             self.backoff = (self.backoff + 1).min(MAX_BACKOFF);
             self.ramp = self.ramp.min(FIRST_WINDOW);
         }
+    }
+
+    /// Answers losses: where many are lost at once, fewer go out at once from then on.
+    fn ease(&mut self, lost: usize, of: usize, now: Moment, trip: &RoundTrip) {
+        if now < self.eased_until || lost < LEAST_RAMP as usize / OVERRUN || lost * OVERRUN < of {
+            return;
+        }
+        self.ramp = (self.ramp / 4 * 3).max(LEAST_RAMP);
+        self.calm = self.ramp;
+        self.eased_until = now + trip.late_after();
     }
 
     fn next_lost(&mut self, shape: &Shape) -> Option<usize> {

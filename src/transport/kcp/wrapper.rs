@@ -1,9 +1,9 @@
 //! What goes around the segments of a datagram: a header as another protocol's, then a seal. With a seed that is
 //! AES-128-GCM; without one a checksum and a scrambling that keep accidents out, and nobody who means it.
 
-use super::super::packet_header::{self, HeaderWriter};
 use crate::config::PacketHeader;
 use crate::entropy::Entropy;
+use crate::transport::packet_header::{self, HeaderWriter};
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use sha2::{Digest, Sha256};
 use std::ops::Range;
