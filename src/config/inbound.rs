@@ -8,6 +8,7 @@ use super::stream::{self, Side};
 use super::transport::{StreamSettings, Transport};
 use super::walk::{Node, Object};
 use super::{socks, tun, vmess};
+use crate::addr::Network;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -260,6 +261,7 @@ fn check_unique(entries: &[Entry<'_>], top: &Object<'_>) {
             let finding = Diagnostic::error(path("tag"), text).found(quote(&entry.tag));
             top.report(finding.hint("give each its own tag"));
         }
+        let mut network = Network::Tcp;
         let listen = match entry.inbound.as_ref().map(|inbound| &inbound.protocol) {
             Some(InboundProtocol::Tun(_)) => {
                 tuns += 1;
@@ -284,11 +286,16 @@ fn check_unique(entries: &[Entry<'_>], top: &Object<'_>) {
                 continue;
             }
             // Ports that are taken at random leave out those that are in use.
-            Some(InboundProtocol::Vmess(vmess)) if vmess.allocate.is_none() => vmess.listen,
+            Some(InboundProtocol::Vmess(vmess)) if vmess.allocate.is_none() => {
+                if vmess.stream.transport.is_over_udp() {
+                    network = Network::Udp;
+                }
+                vmess.listen
+            }
             _ => continue,
         };
         if listen.ports != (0, 0)
-            && let Some(port) = listens.insert(listen)
+            && let Some(port) = listens.insert(network, listen)
         {
             let text = "an inbound before listens on the same address";
             let found = SocketAddr::new(listen.ip, port);
@@ -297,15 +304,15 @@ fn check_unique(entries: &[Entry<'_>], top: &Object<'_>) {
     }
 }
 
-/// The ports that are listened on, by address: disjoint ranges, the last port of each by its first.
+/// The ports that are listened on, of TCP and of UDP, by address: disjoint ranges, the last port of each by its first.
 #[derive(Debug, Default)]
-struct Listens(HashMap<IpAddr, BTreeMap<u16, u16>>);
+struct Listens(HashMap<(Network, IpAddr), BTreeMap<u16, u16>>);
 
 impl Listens {
     /// Adds a range; if it meets one before, it is left out and a port of both is returned.
-    fn insert(&mut self, listen: Listen) -> Option<u16> {
+    fn insert(&mut self, network: Network, listen: Listen) -> Option<u16> {
         let (first, last) = listen.ports;
-        let taken = self.0.entry(listen.ip).or_default();
+        let taken = self.0.entry((network, listen.ip)).or_default();
         if let Some((low, high)) = taken.range(..=last).next_back()
             && *high >= first
         {

@@ -44,6 +44,8 @@ mod users;
 mod worker;
 mod workers;
 
+#[cfg(feature = "quic")]
+pub(crate) use entropy::SystemEntropy;
 pub(crate) use host::HostLink;
 pub use measure::{Measured, measure};
 pub(crate) use outbound::{OpenError, Outbound};

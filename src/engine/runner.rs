@@ -5,6 +5,7 @@ use super::budget::Budget;
 use super::check::check;
 use super::health::Health;
 use super::host::HostLink;
+use super::inbound::listener::TURNS;
 use super::mailbox::{Command, Latest, Mailbox, Reply, Signals, Stopping};
 use super::network;
 use super::running::{Running, tun_settings};
@@ -140,6 +141,11 @@ pub(super) async fn say_goodbye(shard: &Shard, local: &LocalSet) {
         shard.connections.close_all();
         let patience = Instant::now() + LAST_WORDS;
         while !shard.connections.is_empty() && Instant::now() < patience {
+            yield_now().await;
+        }
+        // Then the connections that flows have shared, and the listeners whose clients share a socket.
+        shard.live().outbounds.iter().for_each(|outbound| outbound.network_changed());
+        for _ in 0..TURNS {
             yield_now().await;
         }
     };

@@ -3,6 +3,7 @@
 
 use super::behind::Behind;
 use super::connect::check;
+use super::quic::QuicServer;
 use super::tls::TlsServer;
 use super::{Carrier, grpc, h2, http_header, httpupgrade, kcp, proxy_protocol, ws};
 use crate::config::{StreamSettings, Transport};
@@ -29,6 +30,7 @@ const PIECE: usize = 256;
 pub(crate) struct Reception {
     proxy_protocol: bool,
     tls: Option<TlsServer>,
+    quic: Option<QuicServer>,
     transport: Transport,
 }
 
@@ -88,9 +90,15 @@ impl Reception {
             Transport::HttpUpgrade(upgrade) => upgrade.accept_proxy_protocol,
             _ => false,
         };
-        let tls = stream.tls.as_ref().map(|tls| TlsServer::new(tls, alpn(&stream.transport))).transpose()?;
+        // QUIC has its own TLS inside.
+        let quic = match &stream.transport {
+            Transport::Quic(settings) => Some(QuicServer::new(settings, stream.tls.as_deref())?),
+            _ => None,
+        };
+        let tls = stream.tls.as_ref().filter(|_| quic.is_none());
+        let tls = tls.map(|tls| TlsServer::new(tls, alpn(&stream.transport))).transpose()?;
         let transport = stream.transport.clone();
-        Ok(Arc::new(Self { proxy_protocol, tls, transport }))
+        Ok(Arc::new(Self { proxy_protocol, tls, quic, transport }))
     }
 
     /// Whether clients speak on the bare socket, so that there is nothing to do here.
@@ -107,10 +115,14 @@ impl Reception {
     }
 
     /// Takes the clients of a UDP socket; [`Reception::accept`] does the rest.
-    pub(crate) fn listen(&self, shard: &Rc<Shard>, socket: UdpSocket) -> Box<dyn UdpClients> {
-        match &self.transport {
-            Transport::Kcp(settings) => kcp::listen(shard, settings, socket),
-            transport => unreachable!("no inbound listens on UDP for {}", transport.name()),
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn listen(&self, shard: &Rc<Shard>, socket: UdpSocket) -> io::Result<Box<dyn UdpClients>> {
+        match (&self.transport, &self.quic) {
+            (Transport::Kcp(settings), _) => Ok(kcp::listen(shard, settings, socket)),
+            (_, Some(quic)) => quic.listen(shard, socket),
+            (transport, None) => unreachable!("no inbound listens on UDP for {}", transport.name()),
         }
     }
 
@@ -153,7 +165,6 @@ impl Reception {
                 None => Clients::One(below),
                 Some(header) => Clients::One(Box::new(http_header::accept(shard, below, header).await?)),
             },
-            Transport::Kcp(_) => Clients::One(below),
             Transport::Ws(settings) => Clients::One(ws::accept(below, settings, shard).await?),
             Transport::HttpUpgrade(settings) => {
                 Clients::One(Box::new(httpupgrade::accept(below, settings).await?))
@@ -166,11 +177,7 @@ impl Reception {
                 let served = grpc::serve(shard, below, settings, deadline).await;
                 Clients::Many(Box::new(served.map_err(no_http2)?))
             }
-            Transport::Unix(_) => Clients::One(below),
-            // Refused when the reception was made.
-            Transport::Quic(_) => {
-                return Err(AcceptError::new("accept", "no such transport"));
-            }
+            Transport::Unix(_) | Transport::Kcp(_) | Transport::Quic(_) => Clients::One(below),
         };
         Ok(Accepted { clients, source })
     }

@@ -11,6 +11,7 @@ use super::http_header;
 use super::httpupgrade;
 use super::kcp;
 use super::protect::Wishes;
+use super::quic::{self, QuicClient};
 use super::server_addresses::ServerAddresses;
 use super::tcp::TcpCarrier;
 use super::through;
@@ -22,6 +23,7 @@ use crate::config::{Outbound, Transport};
 use crate::engine::{self, Shard};
 use crate::error::{Error, ErrorKind, Stage};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use tokio::time::Instant;
 
@@ -49,6 +51,7 @@ enum Shared {
     H2(h2::Client),
     Grpc(grpc::Client),
     Kcp(kcp::Client),
+    Quic(QuicClient),
 }
 
 /// A connection to a server.
@@ -82,7 +85,12 @@ impl Way {
         check(&stream.transport)?;
         let wishes = Wishes { options: stream.sockopt.clone(), from: outbound.send_through };
         let tls_name = stream.tls.as_ref().and_then(|tls| tls.server_name.clone());
-        let tls = stream.tls.as_ref().map(|tls| TlsClient::new(tls, &server.host, alpn(&stream.transport)));
+        let tls = match (&stream.tls, &stream.transport) {
+            (Some(tls), _) => Some((**tls).clone()),
+            (None, Transport::Quic(_)) => Some(quic::unverified()),
+            (None, _) => None,
+        };
+        let tls = tls.map(|tls| TlsClient::new(&tls, &server.host, alpn(&stream.transport)));
         let tls = tls.transpose()?.map(Rc::new);
         let layers = Layers { wishes, via: via.cloned(), transport: stream.transport.clone(), tls_name };
         Ok(Self::to(server, Rc::new(layers), tls))
@@ -101,6 +109,10 @@ impl Way {
                 Shared::Grpc(grpc::Client::new(settings.clone(), authority, secure))
             }
             Transport::Kcp(settings) => Shared::Kcp(kcp::Client::new(settings)),
+            Transport::Quic(settings) => {
+                let client = way.tls.as_ref().and_then(|tls| QuicClient::new(settings, Rc::clone(tls)));
+                client.map_or(Shared::Nothing, Shared::Quic)
+            }
             _ => Shared::Nothing,
         };
         way
@@ -137,6 +149,7 @@ impl Way {
             Shared::Nothing | Shared::Kcp(_) => {}
             Shared::H2(client) => client.network_changed(),
             Shared::Grpc(client) => client.network_changed(),
+            Shared::Quic(client) => client.network_changed(),
         }
     }
 
@@ -158,6 +171,15 @@ impl Way {
             }
             Shared::Kcp(client) => {
                 return self.connect_kcp(client, shard, deadline).await.map(Connected::Layered);
+            }
+            Shared::Quic(client) => {
+                let (port, wishes) = (self.server().port, &self.layers.wishes);
+                let resolve = async || {
+                    let addresses = self.addresses.get(shard, deadline).await?;
+                    Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+                };
+                let opened = client.open(shard, wishes, deadline, &resolve).await;
+                return opened.inspect_err(|_| self.addresses.forget()).map(Connected::Layered);
             }
         }
         match &self.layers.transport {
@@ -303,6 +325,7 @@ pub(super) fn check(transport: &Transport) -> Result<(), Error> {
         | Transport::HttpUpgrade(_)
         | Transport::Kcp(_)
         | Transport::Unix(_) => Ok(()),
+        Transport::Quic(_) if quic::PRESENT => Ok(()),
         Transport::Quic(_) => Err(unsupported(transport)),
     }
 }

@@ -30,6 +30,11 @@ mod plain;
 pub(crate) mod protect;
 mod proxy_protocol;
 mod queue;
+#[cfg(feature = "quic")]
+mod quic;
+#[cfg(not(feature = "quic"))]
+#[path = "quic/absent.rs"]
+mod quic;
 pub(crate) mod sealed;
 mod server_addresses;
 pub(crate) mod socket;

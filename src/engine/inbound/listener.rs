@@ -15,11 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep};
 
 /// The waits while the system has no descriptor or memory for another connection.
 const EXHAUSTED_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// How many turns of the others a listener that closes waits, at most, for what it leaves behind.
+pub(in crate::engine) const TURNS: usize = 48;
 
 /// Where the clients of a socket without addresses come from: nowhere.
 pub(super) const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -96,6 +99,10 @@ impl Listening {
         self.task.abort();
         // It ends in no other way than by being aborted.
         let _ = (&mut self.task).await;
+        // A transport over UDP says goodbye before it closes its socket.
+        for _ in 0..TURNS {
+            yield_now().await;
+        }
     }
 }
 

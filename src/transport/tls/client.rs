@@ -87,6 +87,12 @@ impl TlsClient {
         self.config.replace(Arc::new(config));
     }
 
+    /// What QUIC speaks TLS with, as it is at the moment, and the name that it asks for.
+    #[cfg(feature = "quic")]
+    pub(in super::super) fn parts(&self) -> (Arc<ClientConfig>, String) {
+        (Arc::clone(&self.config.borrow()), self.name.to_str().into_owned())
+    }
+
     /// Makes the handshake; the connection and the protocol that was agreed on. Our last message is held back until the
     /// first write, as far as the version allows.
     ///

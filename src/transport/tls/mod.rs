@@ -17,6 +17,8 @@ mod words;
 
 pub(super) use client::TlsClient;
 pub(super) use server::TlsServer;
+#[cfg(feature = "quic")]
+pub(super) use words::{alert_received, alert_sent};
 
 use rustls::crypto::CryptoProvider;
 use std::cell::RefCell;

@@ -66,6 +66,12 @@ impl TlsServer {
         Ok(Self { config: Arc::new(config) })
     }
 
+    /// What QUIC speaks TLS with.
+    #[cfg(feature = "quic")]
+    pub(in super::super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
     /// Makes the handshake with a client; the connection and the protocol that was agreed on.
     ///
     /// # Errors

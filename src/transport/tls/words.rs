@@ -15,6 +15,45 @@ pub(super) fn failed(error: &rustls::Error, started: Instant) -> DialError {
     DialError { error, kind: io::ErrorKind::InvalidData }
 }
 
+/// A failure of TLS inside of QUIC, of which no more is left than the alert that we sent, as QUIC numbers it, and a text.
+/// `None` if it is no alert.
+#[cfg(feature = "quic")]
+pub(in super::super) fn alert_sent(code: u64, reason: &str, started: Instant) -> Option<DialError> {
+    let error = match alert(code)? {
+        AlertDescription::UnknownCA => CertificateError::UnknownIssuer,
+        AlertDescription::CertificateExpired if reason.contains("not valid yet") => {
+            CertificateError::NotValidYet
+        }
+        AlertDescription::CertificateExpired => CertificateError::Expired,
+        AlertDescription::CertificateRevoked => CertificateError::Revoked,
+        AlertDescription::BadCertificate if reason.contains("not valid for name") => {
+            CertificateError::NotValidForName
+        }
+        AlertDescription::NoApplicationProtocol => {
+            return Some(failed(&rustls::Error::NoApplicationProtocol, started));
+        }
+        alert => {
+            let failed = failed(&rustls::Error::AlertReceived(alert), started);
+            let reason = reason.rsplit(": ").next().unwrap_or_default().to_owned();
+            return Some(DialError { error: failed.error.with_hint("").with_reason(reason), ..failed });
+        }
+    };
+    Some(failed(&rustls::Error::InvalidCertificate(error), started))
+}
+
+/// A failure of TLS inside of QUIC that the server has told us by an alert, as QUIC numbers it. `None` if it is none.
+#[cfg(feature = "quic")]
+pub(in super::super) fn alert_received(code: u64, started: Instant) -> Option<DialError> {
+    Some(failed(&rustls::Error::AlertReceived(alert(code)?), started))
+}
+
+/// The alert that an error code of QUIC's stands for (RFC 9001, section 4.8).
+#[cfg(feature = "quic")]
+fn alert(code: u64) -> Option<AlertDescription> {
+    let number = code.checked_sub(0x100).and_then(|code| u8::try_from(code).ok())?;
+    Some(AlertDescription::from(number))
+}
+
 /// What an error means, and what may help.
 pub(super) fn explain(error: &rustls::Error) -> (String, &'static str) {
     match error {
