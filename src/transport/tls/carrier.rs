@@ -397,8 +397,10 @@ impl<C: Carrier> Carrier for TlsCarrier<C> {
                 return Poll::Ready(Ok(n));
             }
             if !self.unsent.is_empty() && !self.held {
-                // An alert or an update of keys, as far as it goes.
-                let _ = self.poll_unsent(cx)?;
+                // An alert or an update of keys, as far as it goes. A peer that takes no more may have answered before.
+                if let Poll::Ready(Err(_)) = self.poll_unsent(cx) {
+                    self.unsent = Left::default();
+                }
             }
             if let Some(ended) = self.ended() {
                 return Poll::Ready(ended);
