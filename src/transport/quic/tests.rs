@@ -85,8 +85,8 @@ async fn pair(settings: &Quic) -> (Ours, Ours, QuicClient, Box<dyn UdpClients>, 
 #[tokio::test]
 async fn bytes_pass_both_ways_to_a_proper_end() {
     let test = async {
-        for settings in super::disguise::tests::all() {
-            let (mut ours, mut theirs, ..) = pair(&settings).await;
+        for settings in disguise::tests::all() {
+            let (mut ours, mut theirs, _client, _clients, _shard) = pair(&settings).await;
             let data: Vec<u8> = (0..400_000_u32).map(|i| (i * 7 + (i >> 8)) as u8).collect();
             let there = async {
                 assert!(read(&mut theirs, usize::MAX).await.expect("a proper end") == data, "{settings:?}");
@@ -109,7 +109,7 @@ async fn bytes_pass_both_ways_to_a_proper_end() {
 #[tokio::test]
 async fn an_abort_is_a_reset_and_a_lost_connection_is_no_end() {
     let test = async {
-        let (mut ours, mut theirs, ..) = pair(&Quic::default()).await;
+        let (mut ours, mut theirs, _client, _clients, _shard) = pair(&Quic::default()).await;
         ours.abort();
         drop(ours);
         timeout(Duration::from_secs(5), theirs.reset()).await.expect("it is told");
@@ -132,13 +132,13 @@ async fn servers_of_the_drafts_are_understood() {
         for version in [0xFF00_001D, 0xFF00_0020] {
             let (shard, (socket, address)) = (shard(), socket().await);
             let settings = Quic::default();
-            let tls = TlsServer::new(&super::certificate::tls().expect("randomness"), ALPN).expect("TLS");
+            let tls = TlsServer::new(&certificate::tls().expect("randomness"), ALPN).expect("TLS");
             let crypto = QuicServerConfig::try_from(tls.config()).expect("QUIC");
             let mut config = ServerConfig::with_crypto(Arc::new(crypto));
             config.transport_config(options::transport(&shard.pool, 0, Side::Server));
             let mut versions = options::endpoint();
             versions.supported_versions(vec![version]);
-            let disguise = super::disguise::Disguise::new(&settings);
+            let disguise = disguise::Disguise::new(&settings);
             let under = QuicSocket::new(socket, disguise).expect("a socket");
             let endpoint =
                 Endpoint::new_with_abstract_socket(versions, Some(config), under, Arc::new(OnShard))
@@ -193,7 +193,7 @@ async fn runs_of_datagrams_are_opened_where_they_lie() {
         key: Secret::new("open sesame"),
         header: PacketHeader::Dtls,
     };
-    let disguise = super::disguise::Disguise::new(&settings);
+    let disguise = disguise::Disguise::new(&settings);
     let (mut entropy, mut run) = (SeededEntropy::new(9), Vec::new());
     let mut writer = disguise.writer(&mut entropy);
     for datagram in [[1; 100].as_slice(), &[2; 100], &[3; 100], &[4; 60]] {
