@@ -128,7 +128,9 @@ impl QuicClient {
             match attempts.await {
                 Ok(link) => {
                     self.version.set(index);
-                    return Ok(link);
+                    // No stream is opened before the server is known to be the one.
+                    let judged = self.tls.judge(shard, link.chain(), started).await;
+                    return judged.inspect_err(|_| link.retire()).map(|()| link);
                 }
                 Err(Some(Failed::Connection(ConnectionError::VersionMismatch))) => {}
                 Err(Some(error)) => return Err(failed(&error, started)),

@@ -12,6 +12,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
     ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt,
 };
+use rustls::pki_types::CertificateDer;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -121,6 +122,12 @@ impl Link {
         });
         shard.spawn(keep(Rc::clone(&link)));
         Ok(link)
+    }
+
+    /// The certificates that the server has shown.
+    pub(super) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let shown = self.connection.peer_identity();
+        shown.and_then(|shown| shown.downcast().ok()).map_or_else(Vec::new, |shown| *shown)
     }
 
     /// Whether it takes new streams.

@@ -18,6 +18,9 @@ use tokio::net::UdpSocket;
 /// How many runs of datagrams one call receives: each is up to 64 KiB of memory that is touched.
 const RUNS: usize = 4;
 
+/// How much the system holds for a socket each way.
+const BUFFER: usize = 1 << 20;
+
 /// A UDP socket for QUIC.
 pub(super) struct QuicSocket {
     /// `None` once it is closed, which happens before quinn is through with it.
@@ -41,11 +44,15 @@ impl QuicSocket {
     /// # Errors
     /// The system's.
     pub(super) fn new(io: UdpSocket, disguise: Disguise) -> io::Result<Arc<Self>> {
+        let state = UdpSocketState::new((&io).into())?;
+        // What comes in a burst waits there; a system that allows less gives what it allows.
+        let _ = state.set_recv_buffer_size((&io).into(), BUFFER);
+        let _ = state.set_send_buffer_size((&io).into(), BUFFER);
         let mut entropy = SystemEntropy::new();
         let writer = disguise.writer(&mut entropy);
         Ok(Arc::new(Self {
             local: io.local_addr()?,
-            state: UdpSocketState::new((&io).into())?,
+            state,
             io: Mutex::new(Some(Arc::new(io))),
             disguise,
             sealing: Mutex::new(Sealing { writer, entropy, out: Vec::new() }),

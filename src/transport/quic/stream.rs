@@ -55,9 +55,10 @@ impl<K> StreamCarrier<K> {
         if !self.held.is_empty() || self.ended {
             return Poll::Ready(Ok(()));
         }
-        match ready!(pin!(self.recv.read_chunk(PIECE, true)).poll(cx)).map_err(read_error)? {
-            Some(chunk) => self.held = chunk.bytes,
-            None => self.ended = true,
+        match ready!(pin!(self.recv.read_chunk(PIECE, true)).poll(cx)) {
+            Ok(Some(chunk)) => self.held = chunk.bytes,
+            Ok(None) => self.ended = true,
+            Err(error) => return Poll::Ready(Err(read_error(error, &self.connection))),
         }
         Poll::Ready(Ok(()))
     }
@@ -116,7 +117,7 @@ impl<K> Carrier for StreamCarrier<K> {
     fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(send) = &mut self.send else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         // Of nothing it takes all, if both windows and our own memory let it take anything.
-        Pin::new(send).poll_write(cx, &[]).map_ok(drop).map_err(write_error)
+        Pin::new(send).poll_write(cx, &[]).map_ok(drop).map_err(|error| write_error(error, &self.connection))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -132,7 +133,7 @@ impl<K> Carrier for StreamCarrier<K> {
                     }
                 }
                 Poll::Ready(Err(_)) | Poll::Pending if n > 0 => break,
-                result => return result.map_err(write_error),
+                result => return result.map_err(|error| write_error(error, &self.connection)),
             }
         }
         Poll::Ready(Ok(n))
@@ -205,19 +206,27 @@ impl<K> Drop for StreamCarrier<K> {
     }
 }
 
-fn read_error(error: ReadError) -> io::Error {
+fn read_error(error: ReadError, connection: &Connection) -> io::Error {
     match error {
         ReadError::Reset(_) => io::Error::new(io::ErrorKind::ConnectionReset, "the stream was reset"),
         ReadError::ConnectionLost(error) => lost(&error),
-        error => io::Error::new(io::ErrorKind::NotConnected, error.to_string()),
+        // What has been told once is not known of the stream any more.
+        error => match connection.close_reason() {
+            Some(error) => lost(&error),
+            None => io::Error::new(io::ErrorKind::NotConnected, error.to_string()),
+        },
     }
 }
 
-fn write_error(error: WriteError) -> io::Error {
+fn write_error(error: WriteError, connection: &Connection) -> io::Error {
     match error {
         WriteError::Stopped(_) => io::Error::new(io::ErrorKind::BrokenPipe, "the stream was stopped"),
         WriteError::ConnectionLost(error) => lost(&error),
-        error => io::Error::new(io::ErrorKind::NotConnected, error.to_string()),
+        // What has been told once is not known of the stream any more.
+        error => match connection.close_reason() {
+            Some(error) => lost(&error),
+            None => io::Error::new(io::ErrorKind::NotConnected, error.to_string()),
+        },
     }
 }
 

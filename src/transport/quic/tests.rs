@@ -211,3 +211,41 @@ async fn runs_of_datagrams_are_opened_where_they_lie() {
     socket.open(&mut run[..90], &mut meta);
     assert_eq!((meta.len, meta.stride), (0, 0), "nothing is left");
 }
+
+#[tokio::test]
+async fn certificates_whose_judgement_may_block_are_judged_before_the_first_stream() {
+    use crate::config::{Certificate, CertificateUsage, PemSource, Tls};
+    use crate::error::ErrorKind;
+    let test = async {
+        let (shard, (socket, address)) = (shard(), socket().await);
+        let settings = Quic::default();
+        let identity = certificate::tls().expect("randomness");
+        let server = QuicServer::new(&settings, Some(&identity)).expect("a server");
+        let mut clients = server.listen(&shard, socket).expect("it listens");
+        // The certificate is its own issuer.
+        let trusting = |identity: &Tls| Tls {
+            server_name: Some(INTERNAL_NAME.to_owned()),
+            disable_system_root: true,
+            certificates: vec![Certificate {
+                usage: CertificateUsage::Verify,
+                chain: identity.certificates[0].chain.clone(),
+                key: PemSource::Absent,
+            }],
+            ..Tls::default()
+        };
+        let client = |tls: &Tls| {
+            let mut tls = TlsClient::new(tls, &Host::Ip([127, 0, 0, 1].into()), ALPN).expect("TLS");
+            tls.block();
+            QuicClient::new(&settings, Rc::new(tls)).expect("it is there")
+        };
+        let mut good = open(&client(&trusting(&identity)), &shard, address).await.expect("trusted");
+        write(&mut good, b"hello").await.expect("written");
+        poll_fn(|cx| clients.poll_next(cx)).await;
+        let another = certificate::tls().expect("randomness");
+        let error = open(&client(&trusting(&another)), &shard, address).await.err().expect("no trust");
+        assert_eq!(error.error.kind, ErrorKind::TlsFailed);
+        let stream = timeout(Duration::from_millis(200), poll_fn(|cx| clients.poll_next(cx))).await;
+        assert!(stream.is_err(), "it is told nothing");
+    };
+    LocalSet::new().run_until(test).await;
+}

@@ -14,6 +14,12 @@ use rustls::ClientConfig;
 use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
+#[cfg(feature = "quic")]
+use rustls::{
+    DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    pki_types::{CertificateDer, UnixTime},
+};
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
@@ -27,6 +33,8 @@ pub(in super::super) struct TlsClient {
     config: RefCell<Arc<ClientConfig>>,
     name: ServerName<'static>,
     resumes: bool,
+    #[cfg(feature = "quic")]
+    judge: Arc<Judge>,
     /// Whether judging a certificate may block: the systems that do it themselves ask the network.
     blocks: bool,
 }
@@ -50,12 +58,12 @@ impl TlsClient {
         judge: Judge,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, Error> {
-        let blocks = judge.blocks();
+        let (blocks, judge) = (judge.blocks(), Arc::new(judge));
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::new(ErrorKind::Internal, "no TLS").with_reason(error.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(judge));
+            .with_custom_certificate_verifier(Arc::<Judge>::clone(&judge));
         let mut config = match pem::of_usage(&tls.certificates, CertificateUsage::Encipherment).next() {
             None => builder.with_no_client_auth(),
             Some((index, certificate)) => {
@@ -73,6 +81,8 @@ impl TlsClient {
             config: RefCell::new(Arc::new(config)),
             name: server_name(tls, host)?,
             resumes: tls.session_resumption,
+            #[cfg(feature = "quic")]
+            judge,
             blocks,
         };
         client.forget_sessions();
@@ -87,10 +97,45 @@ impl TlsClient {
         self.config.replace(Arc::new(config));
     }
 
-    /// What QUIC speaks TLS with, as it is at the moment, and the name that it asks for.
+    /// What QUIC speaks TLS with, as it is at the moment, and the name that it asks for. Where judging a certificate may
+    /// block, that is left to [`TlsClient::judge`]: QUIC's handshakes are made on the shard's thread.
     #[cfg(feature = "quic")]
     pub(in super::super) fn parts(&self) -> (Arc<ClientConfig>, String) {
-        (Arc::clone(&self.config.borrow()), self.name.to_str().into_owned())
+        let mut config = Arc::clone(&self.config.borrow());
+        if self.blocks {
+            let later = Arc::new(Later(Arc::clone(&self.judge)));
+            Arc::make_mut(&mut config).dangerous().set_certificate_verifier(later);
+        }
+        (config, self.name.to_str().into_owned())
+    }
+
+    /// Judges what a server has shown inside of QUIC, if that was left for later. Until then it must be told nothing.
+    ///
+    /// # Errors
+    /// `TlsFailed`; what the host's threads say.
+    #[cfg(feature = "quic")]
+    pub(in super::super) async fn judge(
+        &self,
+        shard: &Shard,
+        chain: Vec<CertificateDer<'static>>,
+        started: Instant,
+    ) -> Result<(), DialError> {
+        if !self.blocks {
+            return Ok(());
+        }
+        let (judge, name) = (Arc::clone(&self.judge), self.name.clone());
+        let work = move || {
+            let (leaf, between) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+            judge.verify_server_cert(leaf, between, &name, &[], UnixTime::now()).map(drop)
+        };
+        let judged = shard.host.work(work).await.map_err(DialError::refused)?;
+        judged.map_err(|error| words::failed(&error, started))
+    }
+
+    /// Has certificates judged as if that could block.
+    #[cfg(all(test, feature = "quic"))]
+    pub(in super::super) fn block(&mut self) {
+        self.blocks = true;
     }
 
     /// Makes the handshake; the connection and the protocol that was agreed on. Our last message is held back until the
@@ -124,6 +169,47 @@ impl TlsClient {
             Ok(Err(Failed::Ours(error))) => Err(DialError::refused(error)),
             Err(_) => Err(unreachable(io::ErrorKind::TimedOut, "no answer")),
         }
+    }
+}
+
+/// Takes every certificate for now, from whoever has its key.
+#[cfg(feature = "quic")]
+#[derive(Debug)]
+struct Later(Arc<Judge>);
+
+#[cfg(feature = "quic")]
+impl ServerCertVerifier for Later {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 
