@@ -31,6 +31,7 @@ mod measure;
 mod network;
 mod outbound;
 pub(crate) mod pending;
+mod places;
 mod relay;
 mod runner;
 mod running;

@@ -1,17 +1,15 @@
 //! The inbounds that run, and what a reload does to them.
 
 use super::api::{ReloadReport, TunHandle, TunSettings};
-use super::inbound::sockets::{self, Kind, Listener};
+use super::inbound::sockets::{self, Listener};
 use super::inbound::tun::{DEFAULT_MTU, Tun};
 use super::inbound::vmess::dynamic::{self, Door};
 use super::listeners::{Change, Handed, Listeners};
+use super::places::{Place, allocate, in_each_others_way, kind, name, options, place, range, title};
 use super::shard::{Live, Shard};
 use super::workers::Workers;
 use crate::addr::Cidr;
-use crate::config::{
-    self, Allocate, Config, Icmp, Inbound, InboundProtocol, Listen, LogLevel, SockOpt, Socks, Unix,
-    VmessInbound,
-};
+use crate::config::{self, Config, Icmp, Inbound, InboundProtocol, Listen, LogLevel, VmessInbound};
 use crate::error::{Error, ErrorKind};
 use crate::transport::Reception;
 use std::io;
@@ -485,67 +483,6 @@ fn default_tun() -> config::Tun {
     }
 }
 
-/// Where an inbound listens.
-#[derive(Clone, Copy, PartialEq)]
-enum Place<'a> {
-    Ip(Listen),
-    Unix(&'a Unix),
-}
-
-/// Whether two inbounds cannot listen at the same time: on one port, an address and all addresses exclude each other.
-fn in_each_others_way(one: &Inbound, other: &Inbound) -> bool {
-    if kind(one) != kind(other) {
-        return false;
-    }
-    let (one, other) = match (place(one), place(other)) {
-        (Some(Place::Ip(one)), Some(Place::Ip(other))) => (one, other),
-        (Some(Place::Unix(one)), Some(Place::Unix(other))) => return one.path == other.path,
-        _ => return false,
-    };
-    let alike = one.ip == other.ip || one.ip.is_unspecified() || other.ip.is_unspecified();
-    let meet = one.ports.0.max(1) <= other.ports.1 && other.ports.0.max(1) <= one.ports.1;
-    meet && alike
-}
-
-/// Where an inbound listens, for as long as the config names it.
-fn place(inbound: &Inbound) -> Option<Place<'_>> {
-    match &inbound.protocol {
-        InboundProtocol::Tun(_) => None,
-        InboundProtocol::Socks(Socks { listen, .. }) => {
-            Some(Place::Ip(Listen { ip: listen.ip(), ports: (listen.port(), listen.port()) }))
-        }
-        // Ports that change come and go by themselves.
-        InboundProtocol::Vmess(settings) if settings.allocate.is_some() => None,
-        InboundProtocol::Vmess(settings) => {
-            Some(settings.unix().map_or(Place::Ip(settings.listen), Place::Unix))
-        }
-    }
-}
-
-/// What an inbound's sockets are for.
-const fn kind(inbound: &Inbound) -> Kind {
-    match &inbound.protocol {
-        InboundProtocol::Vmess(settings) if settings.stream.transport.is_over_udp() => Kind::Udp,
-        _ => Kind::Tcp,
-    }
-}
-
-/// What is set on an inbound's sockets.
-fn options(inbound: &Inbound) -> SockOpt {
-    match &inbound.protocol {
-        InboundProtocol::Vmess(settings) => settings.stream.sockopt.clone(),
-        _ => SockOpt::default(),
-    }
-}
-
-/// How an inbound's ports change.
-const fn allocate(inbound: &Inbound) -> Option<Allocate> {
-    match &inbound.protocol {
-        InboundProtocol::Vmess(settings) => settings.allocate,
-        _ => None,
-    }
-}
-
 /// Makes the gate of what is about to be opened.
 async fn make_gate(shard: &Rc<Shard>, bound: &Bound, config: &Config) {
     let InboundProtocol::Vmess(configured) = &bound.inbound.protocol else { return };
@@ -569,34 +506,10 @@ fn ids<'a>(bound: impl IntoIterator<Item = &'a Bound>) -> Vec<u64> {
     bound.into_iter().flat_map(|bound| bound.ids.iter().copied()).collect()
 }
 
-/// What a person calls the addresses of an inbound, which differ in their ports.
-fn range(addresses: &[(u64, Vec<Listener>)]) -> String {
-    let socket =
-        |at: Option<&'_ (u64, Vec<Listener>)>| at.and_then(|(_, sockets)| Some(sockets.first()?.to_string()));
-    let last = addresses.last().and_then(|(_, sockets)| sockets.first()?.address());
-    match (socket(addresses.first()), last) {
-        (Some(first), Some(last)) if first != last.to_string() => format!("{first} to {}", last.port()),
-        (first, _) => first.unwrap_or_default(),
-    }
-}
-
-/// What a person calls an inbound.
-fn title(inbound: &Inbound) -> String {
-    format!("the {} inbound [{}]", name(inbound), inbound.tag)
-}
-
-/// The protocol's name.
-const fn name(inbound: &Inbound) -> &'static str {
-    match &inbound.protocol {
-        InboundProtocol::Tun(_) => "tun",
-        InboundProtocol::Socks(_) => "socks",
-        InboundProtocol::Vmess(_) => "vmess",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Allocate, Socks};
     use crate::engine::tests::config;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};

@@ -121,8 +121,8 @@ impl Reception {
     pub(crate) fn listen(&self, shard: &Rc<Shard>, socket: UdpSocket) -> io::Result<Box<dyn UdpClients>> {
         match (&self.transport, &self.quic) {
             (Transport::Kcp(settings), _) => Ok(kcp::listen(shard, settings, socket)),
-            (_, Some(quic)) => quic.listen(shard, socket),
-            (transport, None) => unreachable!("no inbound listens on UDP for {}", transport.name()),
+            (Transport::Quic(_), Some(quic)) => quic.listen(shard, socket),
+            (transport, _) => unreachable!("no inbound listens on UDP for {}", transport.name()),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::config::LogLevel;
 use crate::transport::{Carrier, UdpClients};
 use rustix::io::Errno;
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -119,6 +119,11 @@ where
     S: ServeOn<L::Stream>,
 {
     Listening { task: server.shard().spawn(accept(Rc::clone(server), listener)) }
+}
+
+/// A listener that nothing comes of.
+pub(super) fn deaf(shard: &Rc<Shard>) -> Listening {
+    Listening { task: shard.spawn(pending()) }
 }
 
 async fn accept<L, S>(server: Rc<S>, listener: L)

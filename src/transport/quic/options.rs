@@ -14,7 +14,7 @@ const STREAM: usize = 4;
 pub(super) const MAX_STREAMS: u32 = 128;
 /// After so long without a datagram a connection is over, and after how long a client asks before that.
 const IDLE: Duration = Duration::from_secs(30);
-const KEEP_ALIVE: Duration = Duration::from_secs(12);
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// The most bytes of a datagram that leave, disguise and all: what V2Ray's QUIC takes.
 const LARGEST: usize = 1452;
 /// The most bytes of a datagram that come.

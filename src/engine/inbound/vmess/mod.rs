@@ -60,18 +60,18 @@ pub(crate) fn listen(
 ) -> Vec<Listening> {
     let server = Server::new(shard, inbound, settings, reception);
     let listen = |listener| match listener {
-        Waiting::Tcp(listener) => Some(listener::listen(&server, listener)),
-        Waiting::Unix(listener, file) => Some(listener::listen(&server, (listener, file))),
+        Waiting::Tcp(listener) => listener::listen(&server, listener),
+        Waiting::Unix(listener, file) => listener::listen(&server, (listener, file)),
         Waiting::Udp(socket) => match server.reception.listen(shard, socket) {
-            Ok(clients) => Some(listener::listen(&server, RefCell::new(clients))),
+            Ok(clients) => listener::listen(&server, RefCell::new(clients)),
             Err(error) => {
                 let text = format_args!("vmess [{}] cannot take datagrams: {error}", inbound.tag);
                 shard.shared.log(LogLevel::Error, text);
-                None
+                listener::deaf(shard)
             }
         },
     };
-    listeners.into_iter().filter_map(listen).collect()
+    listeners.into_iter().map(listen).collect()
 }
 
 /// What the sessions of one inbound on one shard share.
