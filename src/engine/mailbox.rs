@@ -45,6 +45,13 @@ impl<T> Slot<T> {
     fn lock(&self) -> MutexGuard<'_, Letters<T>> {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The next letter, or that there will be none; `None` if one may still come.
+    fn take(&self) -> Option<Option<T>> {
+        let mut letters = self.lock();
+        let letter = letters.waiting.pop_front();
+        (letter.is_some() || !letters.expected).then_some(letter)
+    }
 }
 
 impl<T> Post<T> {
@@ -74,10 +81,8 @@ impl<T> Mailbox<T> {
     /// Waits for the next letter; `None` after the last one. Cancel-safe.
     pub(crate) async fn recv(&mut self) -> Option<T> {
         loop {
-            let mut letters = self.0.lock();
-            match letters.waiting.pop_front() {
-                None if letters.expected => drop(letters),
-                letter => return letter,
+            if let Some(taken) = self.0.take() {
+                return taken;
             }
             self.0.bell.notified().await;
         }

@@ -225,7 +225,7 @@ impl Way {
             self.addresses.forget();
         }
         let Some(tls) = &self.tls else { return connected };
-        let (carrier, _) = tls.connect(&shard.tls_scratch, connected?, deadline).await?;
+        let (carrier, _) = tls.connect(shard, connected?, deadline).await?;
         Ok(Box::new(carrier))
     }
 

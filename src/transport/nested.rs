@@ -161,7 +161,7 @@ impl NestedTls {
         below: Nested,
         deadline: Instant,
     ) -> Result<Box<dyn Carrier>, DialError> {
-        let (carrier, _) = self.0.connect(&shard.tls_scratch, below, deadline).await?;
+        let (carrier, _) = self.0.connect(shard, below, deadline).await?;
         Ok(Box::new(carrier))
     }
 }

@@ -30,8 +30,11 @@ pub const RESPONSE_NONCE: &[u8] = b"AEAD Resp Header IV";
 /// Salt of the key that seals chunk lengths.
 pub const CHUNK_LENGTH: &[u8] = b"auth_len";
 
+/// The hash function that a path of one salt begins with.
+type Salted = Hmac<Hmac<Sha>>;
+
 /// The salts, and the hash function that each of them begins a path with.
-static SALTED: LazyLock<[(&[u8], Hmac<Hmac<Sha>>); 10]> = LazyLock::new(|| {
+static SALTED: LazyLock<[(&[u8], Salted); 10]> = LazyLock::new(|| {
     let root = root();
     [
         AUTH_ID,
@@ -161,7 +164,7 @@ impl<H: Hash> Hash for Hmac<H> {
 }
 
 /// The hash function that a path with this first element begins with.
-fn salted(salt: &[u8]) -> Hmac<Hmac<Sha>> {
+fn salted(salt: &[u8]) -> Salted {
     let known = SALTED.iter().find(|(known, _)| *known == salt);
     known.map_or_else(|| Hmac::new(&root(), salt), |(_, hash)| *hash)
 }

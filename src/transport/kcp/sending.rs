@@ -311,7 +311,7 @@ impl Sending {
         self.progress = true;
         self.backoff = 0;
         self.steps += 1;
-        if self.ramp < self.calm || self.steps % SLOWLY == 0 {
+        if self.ramp < self.calm || self.steps.is_multiple_of(SLOWLY) {
             self.ramp = self.ramp.saturating_add(1);
         }
         true
