@@ -20,11 +20,13 @@ import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.assertThrows
 import org.vmesskit.Event
 import org.vmesskit.FdOwnership
+import org.vmesskit.NewUser
 import org.vmesskit.Platform
 import org.vmesskit.State
 import org.vmesskit.Tunnel
 import org.vmesskit.VMessException
 import java.lang.ref.WeakReference
+import java.util.UUID
 import kotlin.time.Duration.Companion.milliseconds
 import kotlin.time.Duration.Companion.seconds
 
@@ -243,4 +245,18 @@ class LifecycleTest {
 
     /** The library's threads, and the process's descriptors. */
     private fun settled(): Pair<Int, Int> = TunPair.threads() to TunPair.descriptors()
+
+    @Test
+    fun usersOfAServer(): Unit = runBlocking {
+        val server = Tunnel(Configs.server(closedPort()))
+        server.start()
+        assertEquals(listOf("ann@example.com"), server.users("server").map { it.email })
+        server.addUser("server", NewUser(UUID.randomUUID().toString(), 0u, 0u, "bob@example.com"))
+        assertEquals(2, server.users("server").size)
+        assertTrue(server.removeUser("server", "BOB@example.com"))
+        assertFalse(server.removeUser("server", "bob@example.com"))
+        assertThrows<VMessException.Misuse> { server.users("none") }
+        assertTrue(server.counters(reset = true).none { it.value > 0uL }, "nobody has connected yet")
+        server.stop()
+    }
 }

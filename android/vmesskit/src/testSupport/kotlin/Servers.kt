@@ -81,4 +81,11 @@ object Configs {
     fun socks(port: Int): String =
         """{"inbounds": [{"protocol": "socks", "listen": "127.0.0.1", "port": $port}],
             "outbounds": [{"protocol": "freedom"}]}"""
+
+    /** A VMess server on a loopback port, with one user, who is counted. */
+    fun server(port: Int): String =
+        """{"stats": {}, "policy": {"levels": {"0": {"statsUserUplink": true, "statsUserDownlink": true}}},
+            "inbounds": [{"tag": "server", "protocol": "vmess", "listen": "127.0.0.1", "port": $port,
+            "settings": {"clients": [{"id": "$ID", "email": "ann@example.com"}]}}],
+            "outbounds": [{"protocol": "freedom"}]}"""
 }

@@ -30,6 +30,12 @@ public typealias ConnectionInfo = org.vmesskit.ffi.ConnectionInfo
 /** A user of a VMess inbound. */
 public typealias UserInfo = org.vmesskit.ffi.UserInfo
 
+/** A user to be added to a VMess inbound. */
+public typealias NewUser = org.vmesskit.ffi.NewUser
+
+/** A counter that the config's policy asks for. */
+public typealias Counter = org.vmesskit.ffi.Counter
+
 /** What a check of the path to the server has proved. */
 public typealias CheckReport = org.vmesskit.ffi.CheckReport
 

@@ -112,13 +112,20 @@ public class Tunnel @JvmOverloads public constructor(
     /** Closes one connection; false if there is none with the id any more. */
     public suspend fun closeConnection(id: ULong): Boolean = open { ffi.closeConnection(id) }
 
-    /** The users of the VMess inbounds with their counters. */
-    public fun users(): List<UserInfo> = open { ffi.users() }
+    /**
+     * The counters that the config's policy asks for, under V2Ray's names.
+     *
+     * @param reset sets them to 0 in the same step.
+     */
+    public fun counters(reset: Boolean = false): List<Counter> = open { ffi.counters(reset) }
 
-    /** Adds a user, JSON as in the config's `clients`, to a VMess inbound. */
-    public fun addUser(inbound: String, user: String): Unit = open { ffi.addUser(inbound, user) }
+    /** The users of a VMess inbound, by its tag, with their counters. */
+    public fun users(inbound: String): List<UserInfo> = open { ffi.users(inbound) }
 
-    /** Removes a user of a VMess inbound; false if there is none. */
+    /** Adds a user to a VMess inbound. */
+    public fun addUser(inbound: String, user: NewUser): Unit = open { ffi.addUser(inbound, user) }
+
+    /** Removes a user of a VMess inbound by e-mail; false if there is none. */
     public fun removeUser(inbound: String, email: String): Boolean = open { ffi.removeUser(inbound, email) }
 
     /** Ends the tunnel without waiting, and gives its memory back when it has ended. Any number of times. */
