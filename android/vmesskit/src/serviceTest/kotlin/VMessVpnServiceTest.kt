@@ -1,5 +1,6 @@
 package org.vmesskit.test
 
+import android.app.NotificationManager
 import android.app.Service
 import android.content.ComponentName
 import android.content.Context
@@ -12,8 +13,14 @@ import android.net.NetworkCapabilities
 import android.net.VpnService
 import android.os.Looper
 import android.os.PowerManager
+import kotlinx.coroutines.CompletableDeferred
+import kotlinx.coroutines.CoroutineScope
+import kotlinx.coroutines.CoroutineStart
+import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.delay
+import kotlinx.coroutines.flow.filterIsInstance
 import kotlinx.coroutines.flow.first
+import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.withTimeout
 import org.junit.After
@@ -34,11 +41,16 @@ import org.robolectric.android.controller.ServiceController
 import org.robolectric.annotation.Config
 import org.robolectric.shadow.api.Shadow
 import org.robolectric.shadows.ShadowVpnService
+import org.vmesskit.Event
+import org.vmesskit.LogLevel
 import org.vmesskit.State
+import org.vmesskit.TunnelOptions
 import org.vmesskit.VMessException
 import org.vmesskit.android.VMessVpnService
 import org.vmesskit.android.VpnController
 import org.vmesskit.host.VpnConfiguration
+import org.vmesskit.host.VpnSession
+import java.lang.ref.WeakReference
 import java.net.InetAddress
 import kotlin.time.Duration.Companion.seconds
 
@@ -131,6 +143,9 @@ class VMessVpnServiceTest {
         val service = started { VpnConfiguration(Configs.redirected(9)) }
         assertNotNull("before anything else", shadowOf(service).lastForegroundNotification)
         assertEquals(ServiceInfo.FOREGROUND_SERVICE_TYPE_SYSTEM_EXEMPTED, service.foregroundServiceType)
+        val notifications = service.getSystemService(Context.NOTIFICATION_SERVICE) as NotificationManager
+        val channel = shadowOf(service).lastForegroundNotification.channelId
+        assertNotNull("the notification is shown", notifications.getNotificationChannel(channel))
         service.awaits(State.Connected)
         service.session.stop()
         eventually { service.stopped.isNotEmpty() }
@@ -241,10 +256,18 @@ class VMessVpnServiceTest {
         val link = LinkProperties()
         link.interfaceName = "lo"
         link.setLinkAddresses(listOf(Shadow.newInstance(LinkAddress::class.java, arrayOf(InetAddress::class.java, Int::class.java), arrayOf(InetAddress.getByName("192.0.2.7"), 24))))
+        val taken = CompletableDeferred<String>()
+        val listener = CoroutineScope(Dispatchers.Default).launch(start = CoroutineStart.UNDISPATCHED) {
+            service.session.events.filterIsInstance<Event.NetworkChanged>().collect {
+                taken.complete(it.network.addresses.single())
+            }
+        }
         callback.onAvailable(network)
         callback.onCapabilitiesChanged(network, NetworkCapabilities().also(::good))
         callback.onLinkPropertiesChanged(network, link)
         assertEquals(listOf(network), shadow(service).underlying.last())
+        assertEquals("192.0.2.7", runBlocking { withTimeout(20.seconds) { taken.await() } })
+        listener.cancel()
         callback.onLost(network)
         assertEquals(emptyList<Any>(), shadow(service).underlying.last())
         service.awaits(State.NoNetwork)
@@ -254,16 +277,85 @@ class VMessVpnServiceTest {
 
     @Test
     fun dozeAndMemoryAreTold() {
-        val service = started { VpnConfiguration(Configs.redirected(9)) }
+        val service = started {
+            VpnConfiguration(Configs.redirected(9), TunnelOptions(log = LogLevel.DEBUG))
+        }
         service.awaits(State.Connected)
         val power = service.getSystemService(Context.POWER_SERVICE) as PowerManager
-        for (idle in listOf(true, false)) {
+        for ((idle, told) in listOf(true to "goes to sleep", false to "awake")) {
             shadowOf(power).setIsDeviceIdleMode(idle)
             service.sendBroadcast(Intent(PowerManager.ACTION_DEVICE_IDLE_MODE_CHANGED))
-            shadowOf(Looper.getMainLooper()).idle()
+            eventually { service.session.logs.lines.value.any { told in it.text } }
         }
         for (level in listOf(5, 10, 15, 20, 40, 60, 80)) service.onTrimMemory(level)
         assertEquals(State.Connected, service.session.state.value)
+    }
+
+    @Test
+    @Config(sdk = [28])
+    fun anOlderAndroidAsksForTheBestNetwork() {
+        val service = started { VpnConfiguration(Configs.vmess(closedPort(), tun = true)) }
+        service.awaits(State.Connecting)
+        val manager = service.getSystemService(Context.CONNECTIVITY_SERVICE) as ConnectivityManager
+        val callback = shadowOf(manager).networkCallbacks.single()
+        val network = manager.activeNetwork!!
+        callback.onAvailable(network)
+        assertEquals(listOf(network), shadow(service).underlying.last())
+        service.onDestroy()
+        assertTrue(shadowOf(manager).networkCallbacks.isEmpty())
+    }
+
+    /**
+     * The bindings' handle map holds the platform where no collector looks, and the platform the session; the service is
+     * behind that weakly. It goes while its tunnel runs, after a stop, and after its end.
+     */
+    @Test
+    fun aServiceThatIsLetGoIsCollected() {
+        val ends = mapOf<String, (TestVpnService) -> Unit>(
+            "runs" to { },
+            "stopped" to { it.session.stop() },
+            "destroyed" to { it.onDestroy() },
+        )
+        for ((name, end) in ends) {
+            val (service, session) = letGo(end, awaitsTheEnd = name != "runs")
+            assertTrue("somebody holds a service that $name", isCollected(service))
+            if (name == "runs") assertEquals("its tunnel runs on", State.Connected, session.state.value)
+            session.stop()
+            eventually { session.state.value is State.Stopped }
+        }
+    }
+
+    /** The counter-check of the test above: one strong reference is seen. */
+    @Test
+    fun aServiceThatIsHeldIsNot() {
+        val (service, _) = letGo({ it.onDestroy() }, awaitsTheEnd = true)
+        val held = service.get()
+        assertFalse(isCollected(service, tries = 5))
+        assertNotNull(held)
+    }
+
+    /** A service that was connected, and that nothing of the tests holds any more. */
+    private fun letGo(
+        end: (TestVpnService) -> Unit,
+        awaitsTheEnd: Boolean,
+    ): Pair<WeakReference<TestVpnService>, VpnSession> {
+        TestVpnService.asked = { VpnConfiguration(Configs.redirected(9)) }
+        val service = Robolectric.buildService(TestVpnService::class.java).create().get()
+        service.onStartCommand(Intent(), 0, 1)
+        service.awaits(State.Connected)
+        end(service)
+        if (awaitsTheEnd) eventually { service.session.state.value is State.Stopped }
+        shadowOf(Looper.getMainLooper()).idle()
+        // A builder is an inner class of the service's.
+        BuilderShadow.made.clear()
+        return WeakReference(service) to service.session
+    }
+
+    private fun isCollected(reference: WeakReference<*>, tries: Int = 100): Boolean = (0 until tries).any {
+        System.gc()
+        System.runFinalization()
+        Thread.sleep(20)
+        reference.get() == null
     }
 
     @Test

@@ -22,7 +22,12 @@ class Settings(context: Context) {
     /** What the service is to run. */
     fun configuration(): VpnConfiguration {
         if (link.isEmpty()) throw VMessException.ConfigInvalid("there is no link yet", hint = "paste one")
-        val json = if (link.startsWith("{")) link else VMess.parseShareLink(link)
+        // What a scanner gives may have words around the link.
+        val json = if (link.startsWith("{")) link else VMess.parseShareLink(LINK.find(link)?.value ?: link)
         return VpnConfiguration(json, session = "VMessKit sample", allowApps = apps.sorted(), bypassLan = true)
+    }
+
+    private companion object {
+        val LINK = Regex("vmess://\\S+", RegexOption.IGNORE_CASE)
     }
 }

@@ -34,7 +34,10 @@ internal interface Watcher {
 /** Tells a tracker of the best network that is no VPN, and the system that the VPN runs over it. */
 internal class NetworkWatcher(service: VpnService, private val tracker: NetworkTracker) : Watcher {
     private val service = WeakReference(service)
-    private val manager = service.getSystemService(Context.CONNECTIVITY_SERVICE) as ConnectivityManager
+
+    // The application's, since a manager holds the context that it is asked of, and the system the callback.
+    private val manager =
+        service.applicationContext.getSystemService(Context.CONNECTIVITY_SERVICE) as ConnectivityManager
     private var best: Network? = null
 
     private val callback = object : ConnectivityManager.NetworkCallback() {
@@ -121,8 +124,10 @@ internal class NetworkWatcher(service: VpnService, private val tracker: NetworkT
 }
 
 /** Tells a session when the device dozes. */
-internal class PowerWatcher(private val context: Context, private val session: VpnSession) : Watcher {
-    private val power = context.getSystemService(Context.POWER_SERVICE) as PowerManager
+internal class PowerWatcher(context: Context, private val session: VpnSession) : Watcher {
+    // The system holds a receiver with the context that has registered it.
+    private val context = context.applicationContext
+    private val power = this.context.getSystemService(Context.POWER_SERVICE) as PowerManager
 
     private val receiver = object : BroadcastReceiver() {
         override fun onReceive(context: Context, intent: Intent) = session.idle(isIdle())
