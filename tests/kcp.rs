@@ -15,12 +15,20 @@ use lossy::Lossy;
 use socks_client::*;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use transports::{Issuer, client, client_config, client_tls, server, server_config, server_tls};
 use v2ray::V2ray;
 
 const HEADERS: [&str; 6] = ["none", "srtp", "utp", "wechat-video", "dtls", "wireguard"];
 const MUX: &str = r#", "mux": {"enabled": true}"#;
+
+/// One test at a time: datagrams that wait for a processor are lost.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The members of `streamSettings` for a header and what else `kcpSettings` has.
 fn network(header: &str, more: &str) -> String {
@@ -64,6 +72,7 @@ fn v2ray_client(server: u16, stream: &str, more: &str) -> Option<(V2ray, u16)> {
 
 #[test]
 fn our_two_ends_understand_each_other() {
+    let _alone = alone();
     for (index, stream) in all().enumerate() {
         let (theirs, port) = server(&stream);
         let (ours, socks) = client(port, &stream, if index % 2 == 0 { "" } else { MUX });
@@ -75,6 +84,7 @@ fn our_two_ends_understand_each_other() {
 
 #[test]
 fn tls_lies_above_a_conversation() {
+    let _alone = alone();
     let (issuer, network) = (Issuer::new(), network("utp", "") + ",");
     let (theirs, port) = server(&server_tls(&network, &issuer.issue(&["vpn.test"]), ""));
     let stream = client_tls(&network, &issuer, r#", "serverName": "vpn.test""#);
@@ -92,6 +102,7 @@ fn tls_lies_above_a_conversation() {
 
 #[test]
 fn our_client_speaks_to_v2ray() {
+    let _alone = alone();
     for (index, stream) in all().enumerate() {
         let Some((_v2ray, port)) = v2ray_server(&stream) else { return };
         let (ours, socks) = client(port, &stream, if index % 2 == 0 { "" } else { MUX });
@@ -102,6 +113,7 @@ fn our_client_speaks_to_v2ray() {
 
 #[test]
 fn v2ray_speaks_to_our_server() {
+    let _alone = alone();
     for (index, stream) in all().enumerate() {
         let (ours, port) = server(&stream);
         let mux = if index % 2 == 0 { "" } else { MUX };
@@ -113,6 +125,7 @@ fn v2ray_speaks_to_our_server() {
 
 #[test]
 fn everything_comes_whole_over_a_network_that_loses_repeats_and_disorders() {
+    let _alone = alone();
     let stream = format!("{{{}}}", network("srtp", r#", "seed": "a seed""#));
     let (tcp, len) = (tcp_echo().port(), 10_000_000);
     let through = |socks: u16, seed: u32| exchange(connect(socks, "127.0.0.1", tcp), len, seed);
@@ -135,6 +148,7 @@ fn everything_comes_whole_over_a_network_that_loses_repeats_and_disorders() {
 
 #[test]
 fn a_server_that_is_not_there_is_an_error_at_once_and_one_that_goes_is_noticed() {
+    let _alone = alone();
     let stream = format!("{{{}}}", network("none", ""));
     let (ours, socks) = client(free_port(), &stream, "");
     let started = Instant::now();
@@ -158,6 +172,7 @@ fn a_server_that_is_not_there_is_an_error_at_once_and_one_that_goes_is_noticed()
 
 #[test]
 fn strangers_get_no_answer_and_crowd_nobody_out() {
+    let _alone = alone();
     let stream = format!("{{{}}}", network("none", ""));
     let (theirs, port) = server(&stream);
     let stranger = UdpSocket::bind("127.0.0.1:0").expect("a socket");

@@ -106,9 +106,10 @@ impl Receiving {
             }
         }
         // The peer may be waiting for a window that was nearly full when it last heard of it.
-        let window = self.window(shape, most);
-        let opened = window.wrapping_sub(self.told) as i32;
-        self.is_due |= self.told != 0 && opened >= (shape.window / 2).max(1) as i32;
+        let opened = self.window(shape, most).wrapping_sub(self.told) as i32;
+        let left = self.told.wrapping_sub(self.next()) as i32;
+        let (half, few) = ((shape.window / 2).max(1) as i32, LEAST_WINDOW as i32 * 2);
+        self.is_due |= self.told != 0 && (opened >= half || left < few && opened >= few);
         read
     }
 
