@@ -12,10 +12,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "common"))
 sys.path.insert(0, HERE)
 import lab
+import cases_cost
 import cases_faults
 import cases_host
 import cases_matrix
-import cases_packets
 import cases_server
 import cases_socks
 import cases_tun
@@ -25,7 +25,7 @@ import cases_ws
 def main():
     lab.enter()
     words = sys.argv[1:]
-    modules = (cases_host, cases_socks, cases_tun, cases_server, cases_ws, cases_matrix, cases_packets, cases_faults)
+    modules = (cases_host, cases_socks, cases_tun, cases_server, cases_ws, cases_matrix, cases_cost, cases_faults)
     cases = [case for module in modules for case in module.CASES]
     cases = [case for case in cases if not words or any(word in case.__name__ for word in words)]
     passed = failed = 0

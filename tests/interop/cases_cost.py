@@ -1,9 +1,10 @@
-"""How few packets a connection needs before its first payload is at its target."""
+"""What a connection costs: packets before its first payload is at its target, and memory while it is idle."""
 
 import contextlib
 import socket
 import struct
 import threading
+import time
 
 import certificates
 import lab
@@ -27,6 +28,9 @@ WAYS = [
     ("httpupgrade+tls", upgrade(), True, 3),
 ]
 QUESTION = b"q" * 600
+# Name, what is inside of TLS, and the most KiB of resident memory that an idle connection has at either end.
+IDLE = [("tls", {"network": "tcp"}, 14), ("ws+tls", WS, 16)]
+CONNECTIONS = 300
 
 
 class Relay:
@@ -86,4 +90,49 @@ def the_first_payload_leaves_in_as_few_packets_as_can_be():
         lab.end_all()
 
 
-CASES = [the_first_payload_leaves_in_as_few_packets_as_can_be]
+class Echo:
+    """Answers one byte on each connection, and keeps it open."""
+
+    def __init__(self):
+        self.listener = socket.create_server((lab.WORLD4, 0), backlog=CONNECTIONS)
+        self.address = self.listener.getsockname()
+        self.kept = []
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.kept.append(connection)
+                connection.sendall(connection.recv(1))
+
+
+def idle(port, target, count):
+    """Opens connections through a SOCKS port, each of which has moved a byte both ways."""
+    apps = [rig.socks_connect(port, *target) for _ in range(count)]
+    for app in apps:
+        app.sendall(b"x")
+    assert all(app.recv(1) == b"x" for app in apps)
+    return apps
+
+
+def an_idle_connection_holds_little_memory():
+    for name, inside, most in IDLE:
+        chain = Chain(inside, True, tls=True)
+        host, port = chain.client(inside, ours=True, tls=True)
+        echo = Echo()
+        # What all connections share is taken by the first ones.
+        apps = idle(port, echo.address, 20)
+        before = [lab.memory_mib(process.pid) for process in (host, chain.server)]
+        apps += idle(port, echo.address, CONNECTIONS)
+        time.sleep(2)
+        for end, process, shared in zip(("client", "server"), (host, chain.server), before):
+            each = (lab.memory_mib(process.pid) - shared) * 1024 / CONNECTIONS
+            assert each <= most, (name, end, each)
+        for connection in (*apps, *echo.kept, echo.listener):
+            connection.close()
+        assert host.stop() == 0
+        lab.end_all()
+
+
+CASES = [the_first_payload_leaves_in_as_few_packets_as_can_be, an_idle_connection_holds_little_memory]
