@@ -10,6 +10,7 @@ mod socks_client;
 #[path = "common/streams.rs"]
 mod streams;
 #[path = "common/transports.rs"]
+#[allow(dead_code, reason = "each test file uses a part of the helpers")]
 mod transports;
 
 use nginx::Nginx;

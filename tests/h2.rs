@@ -6,6 +6,7 @@ mod socks_client;
 #[path = "common/streams.rs"]
 mod streams;
 #[path = "common/transports.rs"]
+#[allow(dead_code, reason = "each test file uses a part of the helpers")]
 mod transports;
 #[path = "common/v2ray.rs"]
 #[allow(dead_code, reason = "each test file uses a part of the helpers")]
@@ -54,7 +55,7 @@ fn our_two_ends_understand_each_other() {
 }
 
 #[test]
-fn our_client_speaks_tov2ray() {
+fn our_client_speaks_to_v2ray() {
     let (theirs, ours) = both(&Issuer::new());
     let port = free_port();
     let Some(_theirs) = V2ray::with_config(&server_config(port, &theirs), port) else { return };

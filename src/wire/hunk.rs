@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(hunk(b"abc"), *b"\x00\x00\x00\x00\x05\x0a\x03abc");
         assert_eq!(hunk(&[7; 127])[..7], *b"\x00\x00\x00\x00\x81\x0a\x7f");
         assert_eq!(hunk(&[7; 300])[..8], *b"\x00\x00\x00\x01\x2f\x0a\xac\x02");
-        assert_eq!(hunk(&[7; 16_000]).len(), 16_000 + PREFIX);
+        assert_eq!(hunk(&[7; 16_384]).len(), 16_384 + PREFIX);
         assert_eq!(hunk(&[7; 65_536])[..9], *b"\x00\x00\x01\x00\x04\x0a\x80\x80\x04");
     }
 

@@ -207,9 +207,10 @@ async fn frames_that_are_cut_off_or_too_long_are_no_end() {
             (b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x7f\xff\xff\xff", io::ErrorKind::InvalidData),
         ] {
             let (ours, mut theirs) = duplex();
-            theirs.stream.write_all(&answered_with(frames)).await.expect("written");
             let client = Client::new(settings(), true);
             let mut carrier = open(&shard, &client, ours, soon()).await;
+            assert!(theirs.stream.read(&mut [0; 1000]).await.expect("a request") > 50);
+            theirs.stream.write_all(&answered_with(frames)).await.expect("written");
             let mut got = [0; 9];
             assert_eq!(io_read(&mut carrier, &mut got).await.expect("read"), 4, "{frames:?}");
             if kind == cut {
