@@ -51,7 +51,7 @@ enum Shared {
     H2(h2::Client),
     Grpc(grpc::Client),
     Kcp(kcp::Client),
-    Quic(QuicClient),
+    Quic(Box<QuicClient>),
 }
 
 /// A connection to a server.
@@ -111,7 +111,7 @@ impl Way {
             Transport::Kcp(settings) => Shared::Kcp(kcp::Client::new(settings)),
             Transport::Quic(settings) => {
                 let client = way.tls.as_ref().and_then(|tls| QuicClient::new(settings, Rc::clone(tls)));
-                client.map_or(Shared::Nothing, Shared::Quic)
+                client.map(Box::new).map_or(Shared::Nothing, Shared::Quic)
             }
             _ => Shared::Nothing,
         };
