@@ -49,7 +49,7 @@ pub(crate) mod unix;
 mod upgrade;
 mod ws;
 
-pub(crate) use accept::{Accepted, Clients, Reception, UdpClients};
+pub(crate) use accept::{Accepted, Arrivals, Clients, Reception, UdpClients};
 pub(crate) use carrier::Carrier;
 pub(crate) use connect::{Connected, Way};
 pub(crate) use nested::{Nested, NestedTls, Seen};

@@ -11,7 +11,7 @@ use crate::config::LogLevel;
 use crate::engine::dispatch::{self, Flow, FlowUser};
 use crate::transport::sealed::{ServerDatagrams, ServerStream};
 use crate::transport::tcp::TcpCarrier;
-use crate::transport::{Accepted as Received, Carrier, Clients, Stream};
+use crate::transport::{Accepted as Received, Arrivals, Carrier, Clients, Stream};
 use crate::vmess::command::SWITCH_ACCOUNT;
 use crate::vmess::gate::{Accepted, User};
 use crate::vmess::response::ResponseHeader;
@@ -23,6 +23,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 /// Serves what comes on a socket until it is over.
@@ -35,7 +36,7 @@ pub(super) fn arrive(
     // No `async fn`, which would keep room for either and for everything that passes through here.
     if server.reception.is_bare() {
         let seat = take_seat(&server, source);
-        Box::pin(serve(server, TcpCarrier::new(socket), source, accepted, seat))
+        Box::pin(serve(server, TcpCarrier::new(socket), source, accepted, seat, None))
     } else {
         Box::pin(receive(server, Box::new(TcpCarrier::new(socket)), source, accepted))
     }
@@ -74,14 +75,34 @@ pub(super) async fn receive(
         seat = take_seat(&server, source);
     }
     match clients {
-        Clients::One(carrier) => serve(server, carrier, source, accepted, seat).await,
-        Clients::Many(mut arrivals) => {
-            while let (Some(carrier), true) = (poll_fn(|cx| arrivals.poll_next(cx)).await, seat.is_some()) {
-                let free = Some(Seat::Free);
-                let session = serve(Rc::clone(&server), carrier, source, Instant::now(), free);
-                server.shard.spawn(session);
-            }
-        }
+        Clients::One(carrier) => serve(server, carrier, source, accepted, seat, None).await,
+        Clients::Many(arrivals) if seat.is_some() => serve_all(&server, arrivals, source).await,
+        Clients::Many(_) => {}
+    }
+}
+
+/// Serves the clients of one connection. Until one of them is a user, all of it is a stranger's.
+async fn serve_all(server: &Rc<Server>, mut arrivals: Box<dyn Arrivals>, source: SocketAddr) {
+    let (known, mut stranger) = (Rc::new(Notify::new()), Some(Stranger::enter(server)));
+    loop {
+        let arriving = poll_fn(|cx| arrivals.poll_next(cx));
+        let arrived = match &stranger {
+            None => arriving.await,
+            Some(waiting) => tokio::select! {
+                biased;
+                arrived = arriving => arrived,
+                () = known.notified() => {
+                    stranger = None;
+                    continue;
+                }
+                () = waiting.must_leave() => None,
+            },
+        };
+        let Some(carrier) = arrived else { return };
+        let free = Some(Seat::Free);
+        let session =
+            serve(Rc::clone(server), carrier, source, Instant::now(), free, Some(Rc::clone(&known)));
+        server.shard.spawn(session);
     }
 }
 
@@ -97,13 +118,14 @@ fn take_seat(server: &Server, source: SocketAddr) -> Option<Seat> {
     seat
 }
 
-/// Serves a client until its connection is over; without a seat it is sent away at once.
+/// Serves a client until its connection is over; without a seat it is sent away at once. `known` is told that it is a user.
 async fn serve<C: Carrier + 'static>(
     server: Rc<Server>,
     mut carrier: C,
     source: SocketAddr,
     accepted: Instant,
     seat: Option<Seat>,
+    known: Option<Rc<Notify>>,
 ) {
     if seat.is_none() {
         return Box::pin(dismiss(&server, &mut carrier)).await;
@@ -112,7 +134,8 @@ async fn serve<C: Carrier + 'static>(
     // Boxed for as long as it lasts: what it holds is not to be in every connection's memory for ever.
     let begun = Box::pin(admit(&server, carrier, source, deadline)).await;
     if let Some((serving, _seat)) = begun {
-        drop(server);
+        known.iter().for_each(|known| known.notify_one());
+        drop((server, known));
         serving.await;
     }
     drop(seat);
