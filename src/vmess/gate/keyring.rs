@@ -99,7 +99,9 @@ impl Keyring {
             self.groups.push(Group([Blocks::default(); ROUND_KEYS]));
         }
         let places = self.groups.last_mut().into_iter().flat_map(|group| &mut group.0);
-        for (place, key) in places.filter_map(|round| round.iter_mut().flatten().nth(lane)).zip(&*keys.0) {
+        for (place, key) in
+            places.filter_map(|round| round.get_mut(lane / 8)?.get_mut(lane % 8)).zip(&*keys.0)
+        {
             *place = *key;
         }
         self.len += 1;
@@ -110,7 +112,7 @@ impl Keyring {
         let group = self.groups.get(index / LANES).filter(|_| index < self.len)?;
         let mut keys = Zeroizing::new([Block::default(); ROUND_KEYS]);
         for (key, round) in keys.iter_mut().zip(&group.0) {
-            *key = *round.iter().flatten().nth(index % LANES)?;
+            *key = *round.get(index % LANES / 8)?.get(index % 8)?;
         }
         Some(RoundKeys(keys))
     }
