@@ -90,10 +90,8 @@ impl Load<'_> {
     fn use_once(&self, socks: u16, entropy: &mut SeededEntropy) {
         let len = 1 + entropy.below(100_000) as usize;
         match entropy.below(6) {
-            // To the end, both ways.
-            0..=2 => exchange(connect(socks, "127.0.0.1", self.tcp), len, 3),
-            // And away without a word.
-            3 => drop(exchange_open(connect(socks, "127.0.0.1", self.tcp), len, 5)),
+            // Both ways, and away: over mux, which has no half-close, an echo would not hear of the end.
+            0..=3 => drop(exchange_open(connect(socks, "127.0.0.1", self.tcp), len, 5)),
             // In the middle of everything.
             4 => {
                 let mut stream = connect(socks, "127.0.0.1", self.tcp);
