@@ -6,11 +6,15 @@ use super::Carrier;
 use super::accept::AcceptError;
 use super::behind::Behind;
 use super::dial::DialError;
-use super::http1;
+use super::http1::{self, Fields};
 use super::upgrade::{self, Upgrade, request_head};
 use crate::config::HttpUpgrade;
 use std::io;
-use tokio::time::Instant;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How long such a server has for that. Over a network it has more anyway.
+const TAKEN_OVER: Duration = Duration::from_millis(10);
 
 /// Upgrades a connected carrier. `authority`: the host to name where the config names none.
 ///
@@ -27,7 +31,20 @@ pub(super) async fn connect<C: Carrier>(
     let request = request_head(&settings.path, host, &settings.headers, &[]);
     let mut carrier = Behind::new(carrier, Vec::new());
     let answer = Upgrade::new(request).run(&mut carrier, deadline).await;
-    answer.map(|_| carrier).map_err(|error| error.into_dial(started))
+    let answer = answer.map_err(|error| error.into_dial(started))?;
+    if takes_over_late(&answer.fields) {
+        sleep(TAKEN_OVER).await;
+    }
+    Ok(carrier)
+}
+
+/// Whether a server may lose the first byte that comes after its 101: sing-box's takes the connection from Go's HTTP server
+/// when the 101 has gone already, and throws away what that one has read. It answers as that one does, with a date and with
+/// `upgrade` as sing-box writes it, where others write their own answers and proxies name themselves.
+fn takes_over_late(fields: &Fields) -> bool {
+    fields.get("Connection") == Some("upgrade")
+        && fields.get("Date").is_some()
+        && fields.get("Server").is_none()
 }
 
 /// Takes a client's upgrade and answers it.
@@ -58,7 +75,6 @@ mod tests {
     use std::io::IoSlice;
     use std::rc::Rc;
     use std::task::Poll;
-    use std::time::Duration;
 
     fn settings(host: Option<&str>) -> HttpUpgrade {
         HttpUpgrade { path: "/up".to_owned(), host: host.map(str::to_owned), ..HttpUpgrade::default() }
@@ -99,6 +115,23 @@ mod tests {
         assert_eq!(read(&mut carrier), b"behind it");
         let written = carrier.poll_write(&mut noop_context(), &[IoSlice::new(b"bare")]);
         assert!(matches!(written, Poll::Ready(Ok(4))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_takes_over_late_has_time_for_that() {
+        for (fields, waits) in [
+            ("Connection: upgrade\r\nUpgrade: websocket\r\nDate: Mon, 23 Nov 2026 00:00:00 GMT\r\n", true),
+            ("Connection: Upgrade\r\nUpgrade: websocket\r\n", false),
+            (
+                "Server: nginx\r\nDate: Mon, 23 Nov 2026 00:00:00 GMT\r\nConnection: upgrade\r\nUpgrade: websocket\r\n",
+                false,
+            ),
+        ] {
+            let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n");
+            let started = Instant::now();
+            assert!(connected(answer.as_bytes(), false).await.0.is_ok());
+            assert_eq!(started.elapsed() >= TAKEN_OVER, waits, "{fields}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
