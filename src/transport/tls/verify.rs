@@ -268,9 +268,8 @@ mod tests {
     #[test]
     fn the_systems_issuers_or_mozillas_are_trusted_and_shared() {
         assert!(system_roots().len() > 10, "{} issuers", system_roots().len());
-        let before = Arc::strong_count(system_roots());
         let judges = [(); 3].map(|()| Judge::new(&Tls::default(), &provider()).expect("issuers"));
-        assert_eq!(Arc::strong_count(system_roots()), before + judges.len());
+        assert!(Arc::strong_count(system_roots()) > judges.len(), "one list for all");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use super::super::testing::{Issuer, Wire};
 use super::*;
 use crate::config::{Certificate, PemSource, Secret};
-use crate::transport::Carrier;
 use std::task::{Context, Waker};
 
 fn server() -> TlsServer {
