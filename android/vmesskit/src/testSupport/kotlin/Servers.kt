@@ -44,6 +44,31 @@ class TcpServer(work: (Socket) -> Unit) : AutoCloseable {
     override fun close(): Unit = socket.close()
 }
 
+/** A time server whose clock is [ahead] of ours by so many seconds. */
+class TimeServer(ahead: Long) : AutoCloseable {
+    private val socket = DatagramSocket(0, InetAddress.getLoopbackAddress())
+    val port: Int = socket.localPort
+
+    init {
+        thread(isDaemon = true) {
+            runCatching {
+                while (true) {
+                    val asked = DatagramPacket(ByteArray(512), 512)
+                    socket.receive(asked)
+                    val seconds = System.currentTimeMillis() / 1_000 + ahead + SECONDS_BEFORE_1970
+                    val answer = java.nio.ByteBuffer.allocate(48).put(0x24).put(2).position(24)
+                        .put(asked.data, 40, 8).putInt(seconds.toInt()).putInt(0).putInt(seconds.toInt()).putInt(0)
+                    socket.send(DatagramPacket(answer.array(), 48, asked.socketAddress))
+                }
+            }
+        }
+    }
+
+    override fun close(): Unit = socket.close()
+}
+
+private const val SECONDS_BEFORE_1970 = 2_208_988_800L
+
 private fun serve(socket: ServerSocket, work: (Socket) -> Unit) {
     thread(isDaemon = true) {
         runCatching {
@@ -76,6 +101,12 @@ object Configs {
         return """{"inbounds": [$inbounds], "outbounds": [{"protocol": "vmess", "settings": {"vnext": [
             {"address": "127.0.0.1", "port": $port, "users": [{"id": "$ID"}]}]}}]}"""
     }
+
+    /** A VMess server on a loopback port, with one user. */
+    fun server(port: Int): String =
+        """{"inbounds": [{"protocol": "vmess", "tag": "server", "listen": "127.0.0.1", "port": $port,
+            "settings": {"clients": [{"id": "$ID", "email": "ann@example.com"}]}}],
+            "outbounds": [{"protocol": "freedom"}]}"""
 
     /** A SOCKS proxy on a loopback port. */
     fun socks(port: Int): String =

@@ -59,3 +59,9 @@ public typealias Transport = org.vmesskit.ffi.Network
 
 /** What to measure. */
 public typealias MeasureRequest = org.vmesskit.ffi.MeasureRequest
+
+/** What a subscription holds. */
+public typealias Subscription = org.vmesskit.ffi.Subscription
+
+/** One server of a subscription. */
+public typealias SubscribedServer = org.vmesskit.ffi.SubscribedServer

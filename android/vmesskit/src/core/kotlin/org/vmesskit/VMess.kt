@@ -2,6 +2,8 @@ package org.vmesskit
 
 import java.nio.Buffer
 import java.nio.ByteBuffer
+import kotlin.time.Duration
+import kotlin.time.Duration.Companion.microseconds
 import org.vmesskit.ffi.Measurement as FfiMeasurement
 
 /** What needs no tunnel: configs, share links, subscriptions, and measuring servers. */
@@ -34,21 +36,32 @@ public object VMess {
      */
     public fun toShareLink(json: String): String = translated { org.vmesskit.ffi.toShareLink(json) }
 
-    /** Makes configs, as JSON, of a subscription's body. */
-    public fun parseSubscription(bytes: ByteArray): List<String> {
+    /**
+     * Reads a subscription's body: share links, as they are or as base64 of the whole, or the JSON of several clients.
+     * What cannot be read is a finding.
+     *
+     * @throws VMessException.ConfigInvalid if the body is none of that.
+     */
+    public fun parseSubscription(bytes: ByteArray): Subscription {
         val direct = ByteBuffer.allocateDirect(bytes.size).put(bytes)
         // As a Buffer: the method that ByteBuffer has of its own came with Android 14.
         (direct as Buffer).rewind()
         return translated { org.vmesskit.ffi.parseSubscription(direct) }
     }
 
-    /** Measures how long servers take to fetch an address, without a running tunnel; one result a config. */
+    /**
+     * Fetches an address through each config, without a running tunnel, and tells how long it took; one result a config,
+     * in their order. Cancelling ends it.
+     *
+     * @throws VMessException.Misuse if the address is none, or the request out of its range.
+     */
     public suspend fun measure(request: MeasureRequest, platform: Platform? = null): List<Measurement> = translated {
         org.vmesskit.ffi.measure(request, platform?.let(::PlatformAdapter)).map { it.toVMess() }
     }
 }
 
-/** What was measured of one config: how many milliseconds, or why it failed. */
-public data class Measurement(public val millis: Int?, public val error: VMessException?)
+/** What was measured of one config: the time from the dial to the head of the HTTP answer, or why there is none. */
+public data class Measurement(public val latency: Duration?, public val error: VMessException?)
 
-internal fun FfiMeasurement.toVMess(): Measurement = Measurement(millis?.toInt(), error?.toVMess())
+internal fun FfiMeasurement.toVMess(): Measurement =
+    Measurement(latencyMicros?.toLong()?.microseconds, error?.toVMess())
