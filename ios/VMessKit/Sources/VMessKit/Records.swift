@@ -40,3 +40,7 @@ public typealias LogLevel = VMessKitCore.LogLevel
 public typealias Transport = VMessKitCore.Network
 /// What to measure.
 public typealias MeasureRequest = VMessKitCore.MeasureRequest
+/// What a subscription holds.
+public typealias Subscription = VMessKitCore.Subscription
+/// One server of a subscription.
+public typealias SubscribedServer = VMessKitCore.SubscribedServer

@@ -32,16 +32,18 @@ public enum VMess {
         try translated { try VMessKitCore.toShareLink(json: json) }
     }
 
-    /// Makes configs, as JSON, of a subscription's body.
+    /// Reads a subscription's body: share links, as they are or as base64 of the whole, or the JSON of several clients.
+    /// What cannot be read is a finding.
     ///
-    /// - Throws: `VMessError`.
-    public static func parseSubscription(_ body: Data) throws -> [String] {
+    /// - Throws: `VMessError`, `configInvalid`, if the body is none of that.
+    public static func parseSubscription(_ body: Data) throws -> Subscription {
         try translated { try VMessKitCore.parseSubscription(bytes: body) }
     }
 
-    /// Measures how long servers take to fetch an address, without a running tunnel; one result a config.
+    /// Fetches an address through each config, without a running tunnel, and tells how long it took; one result a
+    /// config, in their order.
     ///
-    /// - Throws: `VMessError`.
+    /// - Throws: `VMessError`, `misuse`, if the address is none, or the request out of its range.
     public static func measure(
         _ request: MeasureRequest, platform: (any Platform)? = nil
     ) async throws -> [ServerMeasurement] {
@@ -52,15 +54,15 @@ public enum VMess {
     }
 }
 
-/// What was measured of one config: how many milliseconds, or why it failed.
+/// What was measured of one config: a time, or why there is none.
 public struct ServerMeasurement: Sendable, Equatable {
-    /// How long it took; nil if it failed.
-    public let millis: Int?
+    /// Seconds from the dial to the head of the HTTP answer; nil if it failed.
+    public let latency: TimeInterval?
     /// Why it failed.
     public let error: VMessError?
 
     init(_ measurement: VMessKitCore.Measurement) {
-        millis = measurement.millis.map(Int.init)
+        latency = measurement.latencyMicros.map { TimeInterval($0) / 1e6 }
         error = measurement.error.map(VMessError.init)
     }
 }

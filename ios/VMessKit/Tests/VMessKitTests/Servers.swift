@@ -63,6 +63,23 @@ final class TcpServer: @unchecked Sendable {
         _ = recv(connection, &bytes, bytes.count, 0)
     }
 
+    /// Answers what is no TLS, and reads to the end.
+    static func talk(_ connection: Int32) {
+        answer(connection, "HTTP/1.1 400 Bad Request\r\n\r\n")
+        swallow(connection)
+    }
+
+    /// A web server that has no content to give.
+    static func giveNothing(_ connection: Int32) {
+        answer(connection, "HTTP/1.1 204 No Content\r\n\r\n")
+    }
+
+    private static func answer(_ connection: Int32, _ text: String) {
+        readOnce(connection)
+        let bytes = Array(text.utf8)
+        _ = send(connection, bytes, bytes.count, Int32(MSG_NOSIGNAL))
+    }
+
     /// Reads to the end, and says nothing.
     static func swallow(_ connection: Int32) {
         var bytes = [UInt8](repeating: 0, count: 65_536)
@@ -115,6 +132,44 @@ final class EchoServer: @unchecked Sendable {
     deinit {
         shutdown(udp, Int32(SHUT_RDWR))
         Glibc.close(udp)
+    }
+}
+
+/// A time server whose clock is ahead of ours, while it lives.
+final class TimeServer: @unchecked Sendable {
+    let port: UInt16
+    private let fd: Int32
+
+    init(ahead: Int) {
+        let socket = LoopbackSocket(SOCK_DGRAM)!
+        (port, fd) = (socket.port, socket.fd)
+        let bound = socket.fd
+        Thread.detachNewThread {
+            var bytes = [UInt8](repeating: 0, count: 512)
+            while true {
+                var from = sockaddr_storage()
+                var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
+                let answered = withUnsafeMutablePointer(to: &from) { pointer in
+                    pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                        guard recvfrom(bound, &bytes, bytes.count, 0, address, &size) >= 48 else { return false }
+                        // The seconds since 1900, in the first four of eight bytes.
+                        let seconds = UInt32(truncatingIfNeeded: Int(time(nil)) + ahead + 2_208_988_800).bigEndian
+                        let now = withUnsafeBytes(of: seconds, Array.init) + [0, 0, 0, 0]
+                        var answer = [UInt8](repeating: 0, count: 48)
+                        answer[0..<2] = [0x24, 2]
+                        answer[24..<32] = bytes[40..<48]
+                        answer.replaceSubrange(32..<48, with: now + now)
+                        return sendto(bound, answer, answer.count, 0, address, size) == answer.count
+                    }
+                }
+                guard answered else { return }
+            }
+        }
+    }
+
+    deinit {
+        shutdown(fd, Int32(SHUT_RDWR))
+        Glibc.close(fd)
     }
 }
 
