@@ -48,8 +48,8 @@ struct Layers {
 /// The connections to one server that its streams share, for the transports that have such.
 enum Shared {
     Nothing,
-    H2(h2::Client),
-    Grpc(grpc::Client),
+    H2(Box<h2::Client>),
+    Grpc(Box<grpc::Client>),
     Kcp(kcp::Client),
     Quic(Box<QuicClient>),
 }
@@ -101,12 +101,12 @@ impl Way {
         let mut way = Self { addresses, layers, tls, shared: Shared::Nothing };
         let secure = way.tls.is_some();
         way.shared = match &way.layers.transport {
-            Transport::H2(settings) => Shared::H2(h2::Client::new(settings.clone(), secure)),
+            Transport::H2(settings) => Shared::H2(Box::new(h2::Client::new(settings.clone(), secure))),
             Transport::Grpc(settings) => {
                 let name =
                     way.layers.tls_name.clone().or_else(|| way.server().host.domain().map(str::to_owned));
                 let authority = name.unwrap_or_else(|| way.authority());
-                Shared::Grpc(grpc::Client::new(settings.clone(), authority, secure))
+                Shared::Grpc(Box::new(grpc::Client::new(settings.clone(), authority, secure)))
             }
             Transport::Kcp(settings) => Shared::Kcp(kcp::Client::new(settings)),
             Transport::Quic(settings) => {

@@ -1,7 +1,7 @@
 //! An address behind TLS, for which a test needs an issuer of its own.
 
 use super::*;
-use crate::config::{Certificate, CertificateUsage, PemSource};
+use crate::config::{Certificate, CertificateUsage, PemSource, Secret};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -45,7 +45,7 @@ fn web(name: &str) -> (u16, String) {
 fn an_address_behind_tls_is_fetched_if_it_can_be_trusted() {
     let (port, issuer) = web("127.0.0.1");
     let (other, _) = web("127.0.0.1");
-    let pem = PemSource::Inline(issuer.into());
+    let pem = PemSource::Inline(Secret::new(issuer));
     let certificate = Certificate { usage: CertificateUsage::Verify, chain: pem, key: PemSource::default() };
     let tls = Tls { certificates: vec![certificate], disable_system_root: true, ..Tls::default() };
     let measured = |port: u16| {
