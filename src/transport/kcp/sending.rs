@@ -13,7 +13,7 @@ const IDLE_WINDOW: u32 = 128;
 /// How many acknowledgements of later segments show that one is lost.
 const SKIPS: u8 = 3;
 /// How many segments are sent again at a time to a peer that acknowledges nothing.
-const PROBES: usize = 4;
+const PROBES: u32 = 4;
 /// How often the wait for such a peer doubles at most, and how long it becomes by that.
 const MAX_BACKOFF: u32 = 5;
 const MOST_BACKOFF: Duration = Duration::from_secs(1);
@@ -356,17 +356,14 @@ impl Sending {
         }
         let silent = !std::mem::take(&mut self.progress);
         let (mut next_late, mut late) = (None, 0);
-        let again = now + self.late_after(trip);
         for (index, outgoing) in self.queue.iter_mut().take(self.sent).enumerate() {
             let State::Flying { late_at, .. } = &mut outgoing.state else { continue };
-            if *late_at <= now && late < if silent { PROBES } else { usize::MAX } {
+            if *late_at <= now {
                 outgoing.state = State::Lost;
                 late += 1;
                 self.lost.push_back(self.first.wrapping_add(index as u32));
                 continue;
             }
-            // To a peer that is silent not all of it is sent again.
-            *late_at = if *late_at <= now { again } else { *late_at };
             next_late = Some(next_late.map_or(*late_at, |known: Moment| known.min(*late_at)));
         }
         let flying = self.flying;
@@ -376,7 +373,7 @@ impl Sending {
         self.next_late = next_late;
         if silent && late > 0 {
             self.backoff = (self.backoff + 1).min(MAX_BACKOFF);
-            self.ramp = self.ramp.min(FIRST_WINDOW);
+            self.ramp = self.ramp.min(PROBES);
         }
     }
 
@@ -385,7 +382,7 @@ impl Sending {
         if now < self.eased_until || lost < LEAST_RAMP as usize / OVERRUN || lost * OVERRUN < of {
             return;
         }
-        self.ramp = (self.ramp / 4 * 3).max(LEAST_RAMP);
+        self.ramp = (self.ramp / 4 * 3).max(LEAST_RAMP).min(self.ramp);
         self.calm = self.ramp;
         self.eased_until = now + trip.late_after();
     }

@@ -126,3 +126,22 @@ fn a_short_exchange_takes_few_datagrams() {
     // Two with payload, their acknowledgements, and the word that these have come.
     assert!(net.sent <= 6, "{}", net.sent);
 }
+
+#[test]
+fn a_peer_that_was_silent_for_a_while_is_back_at_once() {
+    let mut net = Net::new(CLEAR, 10, shape());
+    let sent = noise(4 << 20, 10);
+    let (mut written, mut got) = (0, Vec::new());
+    let start = net.now;
+    let deadline = start + Duration::from_secs(12);
+    while got.len() < sent.len() {
+        // With hundreds of segments on their way.
+        let passed = net.now.since(start).as_millis();
+        net.weather.loss = if (70..5000).contains(&passed) { 100 } else { 0 };
+        written += net.write(0, &sent[written..]);
+        got.extend(net.read(1).0);
+        assert!(net.step(deadline), "{} of {written}", got.len());
+    }
+    assert!(got == sent && net.now.since(start) > Duration::from_secs(5));
+    assert!(net.now.since(start) < Duration::from_secs(8), "{:?}", net.now.since(start));
+}
