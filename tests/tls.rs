@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "each test file uses a part of the helpers")]
 mod socks_client;
 #[path = "common/transports.rs"]
+#[allow(dead_code, reason = "each test file uses a part of the helpers")]
 mod transports;
 #[path = "common/v2ray.rs"]
 mod v2ray;

@@ -2189,15 +2189,15 @@ public struct MeasureRequest: Equatable, Hashable {
      */
     public let configs: [String]
     /**
-     * What to fetch through each.
+     * What to fetch through each: an `http://` or `https://` address.
      */
     public let url: String
     /**
-     * How long each may take.
+     * How long each may take; not 0.
      */
     public let timeoutMillis: UInt32
     /**
-     * How many at a time.
+     * How many at a time, 1 to 128.
      */
     public let parallel: UInt32
 
@@ -2208,13 +2208,13 @@ public struct MeasureRequest: Equatable, Hashable {
          * The configs as JSON.
          */configs: [String],
         /**
-         * What to fetch through each.
+         * What to fetch through each: an `http://` or `https://` address.
          */url: String,
         /**
-         * How long each may take.
+         * How long each may take; not 0.
          */timeoutMillis: UInt32,
         /**
-         * How many at a time.
+         * How many at a time, 1 to 128.
          */parallel: UInt32) {
         self.configs = configs
         self.url = url
@@ -2270,15 +2270,15 @@ public func FfiConverterTypeMeasureRequest_lower(_ value: MeasureRequest) -> Rus
 
 
 /**
- * What was measured of one config.
+ * What was measured of one config: a time or an error.
  */
 public struct Measurement: Equatable, Hashable {
     /**
-     * How long it took; absent if it failed.
+     * Microseconds from the dial to the head of the HTTP answer; absent if it failed.
      */
-    public let millis: UInt32?
+    public let latencyMicros: UInt64?
     /**
-     * Why it failed.
+     * Why it failed; absent if it did not.
      */
     public let error: TunnelError?
 
@@ -2286,12 +2286,12 @@ public struct Measurement: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * How long it took; absent if it failed.
-         */millis: UInt32?,
+         * Microseconds from the dial to the head of the HTTP answer; absent if it failed.
+         */latencyMicros: UInt64?,
         /**
-         * Why it failed.
+         * Why it failed; absent if it did not.
          */error: TunnelError?) {
-        self.millis = millis
+        self.latencyMicros = latencyMicros
         self.error = error
     }
 
@@ -2311,13 +2311,13 @@ public struct FfiConverterTypeMeasurement: FfiConverterRustBuffer {
     public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Measurement {
         return
             try Measurement(
-                millis: FfiConverterOptionUInt32.read(from: &buf),
+                latencyMicros: FfiConverterOptionUInt64.read(from: &buf),
                 error: FfiConverterOptionTypeTunnelError.read(from: &buf)
         )
     }
 
     public static func write(_ value: Measurement, into buf: inout [UInt8]) {
-        FfiConverterOptionUInt32.write(value.millis, into: &buf)
+        FfiConverterOptionUInt64.write(value.latencyMicros, into: &buf)
         FfiConverterOptionTypeTunnelError.write(value.error, into: &buf)
     }
 }
@@ -2993,6 +2993,146 @@ public func FfiConverterTypeStatus_lift(_ buf: RustBuffer) throws -> Status {
 #endif
 public func FfiConverterTypeStatus_lower(_ value: Status) -> RustBuffer {
     return FfiConverterTypeStatus.lower(value)
+}
+
+
+/**
+ * One server of a subscription.
+ */
+public struct SubscribedServer: Equatable, Hashable {
+    /**
+     * Its name for people; the server's address if it was given none.
+     */
+    public let name: String
+    /**
+     * A complete config, as JSON.
+     */
+    public let config: String
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * Its name for people; the server's address if it was given none.
+         */name: String,
+        /**
+         * A complete config, as JSON.
+         */config: String) {
+        self.name = name
+        self.config = config
+    }
+
+
+
+
+}
+
+#if compiler(>=6)
+extension SubscribedServer: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeSubscribedServer: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SubscribedServer {
+        return
+            try SubscribedServer(
+                name: FfiConverterString.read(from: &buf),
+                config: FfiConverterString.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: SubscribedServer, into buf: inout [UInt8]) {
+        FfiConverterString.write(value.name, into: &buf)
+        FfiConverterString.write(value.config, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeSubscribedServer_lift(_ buf: RustBuffer) throws -> SubscribedServer {
+    return try FfiConverterTypeSubscribedServer.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeSubscribedServer_lower(_ value: SubscribedServer) -> RustBuffer {
+    return FfiConverterTypeSubscribedServer.lower(value)
+}
+
+
+/**
+ * What a subscription holds.
+ */
+public struct Subscription: Equatable, Hashable {
+    /**
+     * The servers, in their order. `validate_config` finds no error in their configs.
+     */
+    public let servers: [SubscribedServer]
+    /**
+     * What could not be read. The path is `line 3`, or a JSON path in the body, perhaps with one inside of the server's
+     * config behind it.
+     */
+    public let diagnostics: [Diagnostic]
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * The servers, in their order. `validate_config` finds no error in their configs.
+         */servers: [SubscribedServer],
+        /**
+         * What could not be read. The path is `line 3`, or a JSON path in the body, perhaps with one inside of the server's
+         * config behind it.
+         */diagnostics: [Diagnostic]) {
+        self.servers = servers
+        self.diagnostics = diagnostics
+    }
+
+
+
+
+}
+
+#if compiler(>=6)
+extension Subscription: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeSubscription: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Subscription {
+        return
+            try Subscription(
+                servers: FfiConverterSequenceTypeSubscribedServer.read(from: &buf),
+                diagnostics: FfiConverterSequenceTypeDiagnostic.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: Subscription, into buf: inout [UInt8]) {
+        FfiConverterSequenceTypeSubscribedServer.write(value.servers, into: &buf)
+        FfiConverterSequenceTypeDiagnostic.write(value.diagnostics, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeSubscription_lift(_ buf: RustBuffer) throws -> Subscription {
+    return try FfiConverterTypeSubscription.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeSubscription_lower(_ value: Subscription) -> RustBuffer {
+    return FfiConverterTypeSubscription.lower(value)
 }
 
 
@@ -5323,6 +5463,31 @@ fileprivate struct FfiConverterSequenceTypeMeasurement: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterSequenceTypeSubscribedServer: FfiConverterRustBuffer {
+    typealias SwiftType = [SubscribedServer]
+
+    public static func write(_ value: [SubscribedServer], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterTypeSubscribedServer.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [SubscribedServer] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [SubscribedServer]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterTypeSubscribedServer.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterSequenceTypeUserInfo: FfiConverterRustBuffer {
     typealias SwiftType = [UserInfo]
 
@@ -5407,10 +5572,13 @@ public func formatConfig(json: String)throws  -> String  {
 })
 }
 /**
- * Measures how long servers take to fetch an address, without a running tunnel. Not built yet.
+ * Fetches an address through each config and tells how long it took, in the order of the request. Needs no running
+ * tunnel; one thread measures all, and is gone when the answer is there. Of each config the first outbound that dials a
+ * server is measured, or, without one, the first freedom. Cancelling ends it.
  *
  * # Errors
- * `Unsupported`.
+ * `Misuse`: an address that is none, no timeout, a `parallel` that is not 1 to 128; `ResourceLimit` without a thread. A
+ * config's own failure is in its place.
  */
 public func measure(request: MeasureRequest, platform: Platform?)async throws  -> [Measurement]  {
     return
@@ -5441,13 +5609,15 @@ public func parseShareLink(uri: String)throws  -> String  {
 })
 }
 /**
- * Makes configs, as JSON, of a subscription's body. Not built yet.
+ * Reads a subscription's body: links, a line each, as they are or as base64 of the whole; or JSON: a list of links, of
+ * v2rayN's objects, of V2Ray's configs or VMess outbounds, one such config, or sing-box's config. What cannot be read is
+ * a finding. At most 5000 servers of at most 4 MiB are read.
  *
  * # Errors
- * `Unsupported`.
+ * `ConfigInvalid` if the body is none of that: empty, too long, a web page, another client's format.
  */
-public func parseSubscription(bytes: Data)throws  -> [String]  {
-    return try  FfiConverterSequenceString.lift(try rustCallWithError(FfiConverterTypeTunnelError_lift) {
+public func parseSubscription(bytes: Data)throws  -> Subscription  {
+    return try  FfiConverterTypeSubscription_lift(try rustCallWithError(FfiConverterTypeTunnelError_lift) {
         uniffiCallStatus in
         FfiConverterByRefBytes.lower(bytes) { bytesFb in
     uniffi_vmesskit_uniffi_fn_func_parse_subscription(
@@ -5510,13 +5680,13 @@ private let initializationResult: InitializationResult = {
     if (uniffi_vmesskit_uniffi_checksum_func_format_config() != 31566) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_vmesskit_uniffi_checksum_func_measure() != 1850) {
+    if (uniffi_vmesskit_uniffi_checksum_func_measure() != 54459) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_vmesskit_uniffi_checksum_func_parse_share_link() != 31466) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_vmesskit_uniffi_checksum_func_parse_subscription() != 48316) {
+    if (uniffi_vmesskit_uniffi_checksum_func_parse_subscription() != 30557) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_vmesskit_uniffi_checksum_func_to_share_link() != 37799) {

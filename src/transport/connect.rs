@@ -50,7 +50,7 @@ enum Shared {
     Nothing,
     H2(Box<h2::Client>),
     Grpc(Box<grpc::Client>),
-    Kcp(kcp::Client),
+    Kcp(Box<kcp::Client>),
     Quic(Box<QuicClient>),
 }
 
@@ -108,7 +108,7 @@ impl Way {
                 let authority = name.unwrap_or_else(|| way.authority());
                 Shared::Grpc(Box::new(grpc::Client::new(settings.clone(), authority, secure)))
             }
-            Transport::Kcp(settings) => Shared::Kcp(kcp::Client::new(settings)),
+            Transport::Kcp(settings) => Shared::Kcp(Box::new(kcp::Client::new(settings))),
             Transport::Quic(settings) => {
                 let client = way.tls.as_ref().and_then(|tls| QuicClient::new(settings, Rc::clone(tls)));
                 client.map(Box::new).map_or(Shared::Nothing, Shared::Quic)

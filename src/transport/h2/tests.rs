@@ -158,7 +158,7 @@ impl Echoes {
     }
 
     /// Makes a connection.
-    fn connect(&self) -> Result<Box<dyn Carrier>, DialError> {
+    async fn connect(&self) -> Result<Box<dyn Carrier>, DialError> {
         self.made.set(self.made.get() + 1);
         let (ours, theirs) = duplex();
         let (shard, settings) = (Rc::clone(&self.shard), self.settings.clone());
@@ -175,7 +175,7 @@ impl Echoes {
 async fn streams_carry_bytes_both_ways_to_their_ends() {
     on_shard(async |shard| {
         let (echoes, client) = (Echoes::new(&shard), Client::new(settings(), true));
-        let dial = async || echoes.connect();
+        let dial = async || echoes.connect().await;
         let sent: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
         let mut streams = Vec::new();
         for _ in 0..3 {
@@ -209,7 +209,7 @@ async fn a_wrong_host_or_path_is_not_found() {
             H2 { hosts: Vec::new(), ..settings() },
         ] {
             let (echoes, client) = (Echoes::new(&shard), Client::new(wrong, true));
-            let dial = async || echoes.connect();
+            let dial = async || echoes.connect().await;
             let mut carrier = client.open(&shard, soon(), &dial).await.expect("open");
             let (error, dial) = failed_read(&mut carrier).await;
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
@@ -227,7 +227,7 @@ async fn a_server_takes_any_host_with_a_port_and_paths_below_its_own() {
             H2 { path: "/ray/deeper?x=1".into(), method: "GET".into(), ..settings() },
         ] {
             let (echoes, client) = (Echoes::new(&shard), Client::new(right, false));
-            let dial = async || echoes.connect();
+            let dial = async || echoes.connect().await;
             let mut stream = io(client.open(&shard, soon(), &dial).await.expect("open"));
             stream.write_all(b"ping").await.expect("written");
             let mut got = [0; 4];

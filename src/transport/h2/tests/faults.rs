@@ -147,7 +147,7 @@ async fn a_server_that_goes_away_is_replaced_and_its_streams_are_told() {
         let (error, _) = failed_read(&mut carrier).await;
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted, "{error:?}");
         let echoes = Echoes::new(&shard);
-        let dial = async || echoes.connect();
+        let dial = async || echoes.connect().await;
         let mut fresh = io(client.open(&shard, soon(), &dial).await.expect("open"));
         fresh.write_all(b"x").await.expect("written");
         assert_eq!(fresh.read(&mut [0; 9]).await.expect("echoed"), 1);
@@ -170,7 +170,7 @@ async fn a_graceful_goodbye_lets_streams_finish_and_sends_new_ones_elsewhere() {
         let mut carrier = open(&shard, &client, ours, soon()).await;
         assert_eq!(io_read(&mut carrier, &mut [0; 9]).await.expect("read"), 4);
         sleep(Duration::from_millis(25)).await;
-        let dial = async || echoes.connect();
+        let dial = async || echoes.connect().await;
         let mut fresh = io(client.open(&shard, soon(), &dial).await.expect("open"));
         fresh.write_all(b"x").await.expect("written");
         assert_eq!(fresh.read(&mut [0; 9]).await.expect("echoed"), 1);
@@ -261,7 +261,7 @@ async fn begin(carrier: &mut Box<dyn Carrier>) {
 async fn a_starved_stream_waits_in_bounded_memory_and_harms_no_other() {
     on_shard(async |shard| {
         let (echoes, client) = (Echoes::new(&shard), Client::new(settings(), true));
-        let dial = async || echoes.connect();
+        let dial = async || echoes.connect().await;
         // Nobody reads the echo of the first stream, so its peer stops reading too.
         let mut stalled = client.open(&shard, soon(), &dial).await.expect("open");
         begin(&mut stalled).await;
@@ -301,7 +301,7 @@ async fn a_starved_stream_waits_in_bounded_memory_and_harms_no_other() {
 async fn a_full_connection_is_left_to_its_stalled_streams() {
     on_shard(async |shard| {
         let (echoes, client) = (Echoes::new(&shard), Client::new(settings(), true));
-        let dial = async || echoes.connect();
+        let dial = async || echoes.connect().await;
         let mut stalled = Vec::new();
         let piece = vec![7; 50_000];
         while echoes.made.get() < 2 {

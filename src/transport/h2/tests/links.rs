@@ -16,7 +16,7 @@ async fn ping(stream: &mut CarrierIo<Box<dyn Carrier>>) {
 async fn streams_share_connections_up_to_a_bound() {
     on_shard(async |shard| {
         let (echoes, client) = (Echoes::new(&shard), Client::new(settings(), true));
-        let dial = async || echoes.connect();
+        let dial = async || echoes.connect().await;
         let mut streams = Vec::new();
         for _ in 0..250 {
             streams.push(io(client.open(&shard, soon(), &dial).await.expect("open")));
@@ -53,7 +53,7 @@ async fn those_who_come_together_wait_for_one_dial_and_share_its_failure() {
                 let refused = io::ErrorKind::ConnectionRefused;
                 return Err(DialError::new(crate::error::Stage::Connect, refused, Instant::now(), "refused"));
             }
-            echoes.connect()
+            echoes.connect().await
         };
         let open = || client.open(&shard, soon(), &dial);
         let (a, b, c) = tokio::join!(open(), open(), open());
@@ -75,7 +75,7 @@ async fn those_who_come_together_wait_for_one_dial_and_share_its_failure() {
 async fn an_idle_connection_closes_exactly_when_it_is_due() {
     on_shard(async |shard| {
         let (echoes, client) = (Echoes::new(&shard), Client::new(settings(), true));
-        let dial = async || echoes.connect();
+        let dial = async || echoes.connect().await;
         let mut stream = io(client.open(&shard, soon(), &dial).await.expect("open"));
         ping(&mut stream).await;
         let end = echoes.ends.borrow_mut().remove(0);
@@ -96,7 +96,7 @@ async fn an_idle_connection_closes_exactly_when_it_is_due() {
 async fn a_new_network_gets_new_connections_and_old_streams_live_on() {
     on_shard(async |shard| {
         let (echoes, client) = (Echoes::new(&shard), Client::new(settings(), true));
-        let dial = async || echoes.connect();
+        let dial = async || echoes.connect().await;
         let mut old = io(client.open(&shard, soon(), &dial).await.expect("open"));
         ping(&mut old).await;
         client.network_changed();
@@ -119,7 +119,7 @@ async fn a_new_network_gets_new_connections_and_old_streams_live_on() {
 async fn a_dropped_client_closes_its_connections() {
     on_shard(async |shard| {
         let (echoes, client) = (Echoes::new(&shard), Client::new(settings(), true));
-        let dial = async || echoes.connect();
+        let dial = async || echoes.connect().await;
         drop(client.open(&shard, soon(), &dial).await.expect("open"));
         drop(client);
         let end = echoes.ends.borrow_mut().remove(0);
@@ -132,7 +132,7 @@ async fn a_dropped_client_closes_its_connections() {
 async fn a_stale_connection_is_asked_first_and_replaced_if_it_is_dead() {
     on_shard(async |shard| {
         let (echoes, client) = (Echoes::new(&shard), Client::new(settings(), true));
-        let dial = async || echoes.connect();
+        let dial = async || echoes.connect().await;
         ping(&mut io(client.open(&shard, soon(), &dial).await.expect("open"))).await;
         let age = || {
             client.pool.each_link(|link| link.hub.pulse.last.set(Moment::ZERO));

@@ -249,8 +249,7 @@ async fn flight() -> Vec<u8> {
     let (shard, issuer) = (shard(), Issuer::new());
     let server = TlsServer::new(&server_settings(&issuer, |_| {}), &[]).expect("good settings");
     let (_, _, wire) = connect(&shard, &client(&client_settings(&issuer)), &server).await.expect("connected");
-    let seen = wire.down.borrow().seen.clone();
-    seen
+    wire.down.borrow().seen.clone()
 }
 
 #[tokio::test]

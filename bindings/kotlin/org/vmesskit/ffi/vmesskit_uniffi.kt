@@ -1003,13 +1003,13 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_vmesskit_uniffi_checksum_func_format_config() and 0xFFFF) != 31566) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_vmesskit_uniffi_checksum_func_measure() and 0xFFFF) != 1850) {
+    if ((lib.uniffi_vmesskit_uniffi_checksum_func_measure() and 0xFFFF) != 54459) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_vmesskit_uniffi_checksum_func_parse_share_link() and 0xFFFF) != 31466) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
-    if ((lib.uniffi_vmesskit_uniffi_checksum_func_parse_subscription() and 0xFFFF) != 48316) {
+    if ((lib.uniffi_vmesskit_uniffi_checksum_func_parse_subscription() and 0xFFFF) != 30557) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_vmesskit_uniffi_checksum_func_to_share_link() and 0xFFFF) != 37799) {
@@ -3306,17 +3306,17 @@ data class MeasureRequest (
     val `configs`: List<kotlin.String>
     ,
     /**
-     * What to fetch through each.
+     * What to fetch through each: an `http://` or `https://` address.
      */
     val `url`: kotlin.String
     ,
     /**
-     * How long each may take.
+     * How long each may take; not 0.
      */
     val `timeoutMillis`: kotlin.UInt
     ,
     /**
-     * How many at a time.
+     * How many at a time, 1 to 128.
      */
     val `parallel`: kotlin.UInt
 
@@ -3360,16 +3360,16 @@ public object FfiConverterTypeMeasureRequest: FfiConverterRustBuffer<MeasureRequ
 
 
 /**
- * What was measured of one config.
+ * What was measured of one config: a time or an error.
  */
 data class Measurement (
     /**
-     * How long it took; absent if it failed.
+     * Microseconds from the dial to the head of the HTTP answer; absent if it failed.
      */
-    val `millis`: kotlin.UInt?
+    val `latencyMicros`: kotlin.ULong?
     ,
     /**
-     * Why it failed.
+     * Why it failed; absent if it did not.
      */
     val `error`: TunnelException?
 
@@ -3388,18 +3388,18 @@ data class Measurement (
 public object FfiConverterTypeMeasurement: FfiConverterRustBuffer<Measurement> {
     override fun read(buf: ByteBuffer): Measurement {
         return Measurement(
-            FfiConverterOptionalUInt.read(buf),
+            FfiConverterOptionalULong.read(buf),
             FfiConverterOptionalTypeTunnelError.read(buf),
         )
     }
 
     override fun allocationSize(value: Measurement) = (
-            FfiConverterOptionalUInt.allocationSize(value.`millis`) +
+            FfiConverterOptionalULong.allocationSize(value.`latencyMicros`) +
             FfiConverterOptionalTypeTunnelError.allocationSize(value.`error`)
     )
 
     override fun write(value: Measurement, buf: ByteBuffer) {
-            FfiConverterOptionalUInt.write(value.`millis`, buf)
+            FfiConverterOptionalULong.write(value.`latencyMicros`, buf)
             FfiConverterOptionalTypeTunnelError.write(value.`error`, buf)
     }
 }
@@ -3877,6 +3877,101 @@ public object FfiConverterTypeStatus: FfiConverterRustBuffer<Status> {
             FfiConverterTypeState.write(value.`state`, buf)
             FfiConverterULong.write(value.`sinceMillis`, buf)
             FfiConverterOptionalTypeTunnelError.write(value.`lastError`, buf)
+    }
+}
+
+
+
+/**
+ * One server of a subscription.
+ */
+data class SubscribedServer (
+    /**
+     * Its name for people; the server's address if it was given none.
+     */
+    val `name`: kotlin.String
+    ,
+    /**
+     * A complete config, as JSON.
+     */
+    val `config`: kotlin.String
+
+){
+
+
+
+
+
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeSubscribedServer: FfiConverterRustBuffer<SubscribedServer> {
+    override fun read(buf: ByteBuffer): SubscribedServer {
+        return SubscribedServer(
+            FfiConverterString.read(buf),
+            FfiConverterString.read(buf),
+        )
+    }
+
+    override fun allocationSize(value: SubscribedServer) = (
+            FfiConverterString.allocationSize(value.`name`) +
+            FfiConverterString.allocationSize(value.`config`)
+    )
+
+    override fun write(value: SubscribedServer, buf: ByteBuffer) {
+            FfiConverterString.write(value.`name`, buf)
+            FfiConverterString.write(value.`config`, buf)
+    }
+}
+
+
+
+/**
+ * What a subscription holds.
+ */
+data class Subscription (
+    /**
+     * The servers, in their order. `validate_config` finds no error in their configs.
+     */
+    val `servers`: List<SubscribedServer>
+    ,
+    /**
+     * What could not be read. The path is `line 3`, or a JSON path in the body, perhaps with one inside of the server's
+     * config behind it.
+     */
+    val `diagnostics`: List<Diagnostic>
+
+){
+
+
+
+
+
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeSubscription: FfiConverterRustBuffer<Subscription> {
+    override fun read(buf: ByteBuffer): Subscription {
+        return Subscription(
+            FfiConverterSequenceTypeSubscribedServer.read(buf),
+            FfiConverterSequenceTypeDiagnostic.read(buf),
+        )
+    }
+
+    override fun allocationSize(value: Subscription) = (
+            FfiConverterSequenceTypeSubscribedServer.allocationSize(value.`servers`) +
+            FfiConverterSequenceTypeDiagnostic.allocationSize(value.`diagnostics`)
+    )
+
+    override fun write(value: Subscription, buf: ByteBuffer) {
+            FfiConverterSequenceTypeSubscribedServer.write(value.`servers`, buf)
+            FfiConverterSequenceTypeDiagnostic.write(value.`diagnostics`, buf)
     }
 }
 
@@ -6380,6 +6475,34 @@ public object FfiConverterSequenceTypeMeasurement: FfiConverterRustBuffer<List<M
 /**
  * @suppress
  */
+public object FfiConverterSequenceTypeSubscribedServer: FfiConverterRustBuffer<List<SubscribedServer>> {
+    override fun read(buf: ByteBuffer): List<SubscribedServer> {
+        val len = buf.getInt()
+        return List<SubscribedServer>(len) {
+            FfiConverterTypeSubscribedServer.read(buf)
+        }
+    }
+
+    override fun allocationSize(value: List<SubscribedServer>): ULong {
+        val sizeForLength = 4UL
+        val sizeForItems = value.map { FfiConverterTypeSubscribedServer.allocationSize(it) }.sum()
+        return sizeForLength + sizeForItems
+    }
+
+    override fun write(value: List<SubscribedServer>, buf: ByteBuffer) {
+        buf.putInt(value.size)
+        value.iterator().forEach {
+            FfiConverterTypeSubscribedServer.write(it, buf)
+        }
+    }
+}
+
+
+
+
+/**
+ * @suppress
+ */
 public object FfiConverterSequenceTypeUserInfo: FfiConverterRustBuffer<List<UserInfo>> {
     override fun read(buf: ByteBuffer): List<UserInfo> {
         val len = buf.getInt()
@@ -6428,10 +6551,13 @@ public object FfiConverterSequenceTypeUserInfo: FfiConverterRustBuffer<List<User
 
 
         /**
-         * Measures how long servers take to fetch an address, without a running tunnel. Not built yet.
+         * Fetches an address through each config and tells how long it took, in the order of the request. Needs no running
+         * tunnel; one thread measures all, and is gone when the answer is there. Of each config the first outbound that dials a
+         * server is measured, or, without one, the first freedom. Cancelling ends it.
          *
          * # Errors
-         * `Unsupported`.
+         * `Misuse`: an address that is none, no timeout, a `parallel` that is not 1 to 128; `ResourceLimit` without a thread. A
+         * config's own failure is in its place.
          */
     @Throws(TunnelException::class)
     @Suppress("ASSIGNED_BUT_NEVER_ACCESSED_VARIABLE")
@@ -6469,13 +6595,15 @@ public object FfiConverterSequenceTypeUserInfo: FfiConverterRustBuffer<List<User
 
 
         /**
-         * Makes configs, as JSON, of a subscription's body. Not built yet.
+         * Reads a subscription's body: links, a line each, as they are or as base64 of the whole; or JSON: a list of links, of
+         * v2rayN's objects, of V2Ray's configs or VMess outbounds, one such config, or sing-box's config. What cannot be read is
+         * a finding. At most 5000 servers of at most 4 MiB are read.
          *
          * # Errors
-         * `Unsupported`.
+         * `ConfigInvalid` if the body is none of that: empty, too long, a web page, another client's format.
          */
-    @Throws(TunnelException::class) fun `parseSubscription`(`bytes`: java.nio.ByteBuffer): List<kotlin.String> {
-            return FfiConverterSequenceString.lift(
+    @Throws(TunnelException::class) fun `parseSubscription`(`bytes`: java.nio.ByteBuffer): Subscription {
+            return FfiConverterTypeSubscription.lift(
     uniffiRustCallWithError(TunnelException) { _status ->
     UniffiLib.uniffi_vmesskit_uniffi_fn_func_parse_subscription(
 
