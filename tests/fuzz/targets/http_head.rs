@@ -26,7 +26,9 @@ mod http1 {
             }
             Ok(None) => assert!(at_once.is_none() && wire.len() < limit),
             Err(HeadError::TooLong) => assert!(at_once.is_none_or(|len| len > limit) && wire.len() >= limit),
-            Err(HeadError::Malformed) => assert!(wire.iter().zip(start).any(|(byte, expected)| byte != expected)),
+            Err(HeadError::Malformed) => {
+                assert!(wire.iter().zip(start).any(|(byte, expected)| byte != expected))
+            }
         }
     }
 
