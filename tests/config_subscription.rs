@@ -176,7 +176,7 @@ fn what_is_no_subscription_is_an_error() {
     assert!(error.text.contains("longer"), "{error}");
     assert_eq!(parse_subscription(&[0xff; 64]).map_err(|error| error.kind), Err(ErrorKind::ConfigInvalid));
     let broken = read("[{\"add\": ");
-    assert_eq!((broken.servers.len(), findings(&broken)[0]), (0, ('e', "line 1, column 10")));
+    assert_eq!((broken.servers.len(), findings(&broken)[0]), (0, ('e', "line 1, column 9")));
 }
 
 #[test]

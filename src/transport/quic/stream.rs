@@ -210,10 +210,10 @@ fn read_error(error: ReadError, connection: &Connection) -> io::Error {
     match error {
         ReadError::Reset(_) => io::Error::new(io::ErrorKind::ConnectionReset, "the stream was reset"),
         ReadError::ConnectionLost(error) => lost(&error),
-        // What has been told once is not known of the stream any more.
+        // A reset that has been told once is not known of the stream any more; its end is not read twice.
         error => match connection.close_reason() {
             Some(error) => lost(&error),
-            None => io::Error::new(io::ErrorKind::NotConnected, error.to_string()),
+            None => io::Error::new(io::ErrorKind::ConnectionReset, error.to_string()),
         },
     }
 }
