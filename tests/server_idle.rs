@@ -20,7 +20,7 @@ use vmesskit::Tunnel;
 /// The most resident bytes of the process for each silent stranger.
 const STRANGER: u64 = 2048;
 /// And for each idle connection of a user, with freedom's behind it.
-const USER: u64 = 5 * 1024;
+const USER: u64 = 5 * 1024 + 512;
 
 /// The process's resident bytes once they have stopped changing.
 fn settled(server: &Tunnel) -> u64 {

@@ -10,9 +10,11 @@ mod transports;
 mod v2ray;
 
 use socks_client::*;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use transports::{Issuer, client, client_config, client_tls, server, server_config, server_tls};
 use v2ray::V2ray;
@@ -241,41 +243,55 @@ fn files_that_cannot_be_used_are_named_with_their_path_at_the_start() {
     assert_eq!((error.kind, error.path.as_str()), (ErrorKind::ConfigInvalid, path), "{error}");
 }
 
+/// OpenSSL's server and its port; `None` where there is no such program. Another test may take the port before it does.
+fn openssl_listens(chain: &Path, key: &Path) -> Option<(u16, Child)> {
+    for _ in 0..5 {
+        let port = free_port();
+        let mut openssl = Command::new("openssl")
+            .args([
+                "s_server",
+                "-quiet",
+                "-msg",
+                "-early_data",
+                "-no_anti_replay",
+                "-accept",
+                &port.to_string(),
+            ])
+            .args([OsStr::new("-cert"), chain.as_os_str(), OsStr::new("-key"), key.as_os_str()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let started = std::time::Instant::now();
+        while openssl.try_wait().expect("a child").is_none() {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Some((port, openssl));
+            }
+            assert!(started.elapsed() < PATIENCE, "openssl listens");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+    panic!("openssl finds no port");
+}
+
 #[test]
 fn sessions_are_resumed_with_openssl_and_nothing_is_sent_early() {
-    let (issuer, port) = (Issuer::new(), free_port());
+    let issuer = Issuer::new();
     let own = issuer.issue(&["vpn.test"]);
     let files = std::env::temp_dir().join(format!("vmesskit-tls-{}", std::process::id()));
     std::fs::create_dir_all(&files).expect("a directory");
     let (chain, key) = (files.join("chain.pem"), files.join("key.pem"));
     std::fs::write(&chain, &own.chain).expect("written");
     std::fs::write(&key, &own.key).expect("written");
-    let spawned = Command::new("openssl")
-        .args(["s_server", "-quiet", "-early_data", "-no_anti_replay", "-accept", &port.to_string()])
-        .args([
-            std::ffi::OsStr::new("-cert"),
-            chain.as_os_str(),
-            std::ffi::OsStr::new("-key"),
-            key.as_os_str(),
-        ])
-        .arg("-msg")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn();
     // It offers to take early data, by tickets that stand any end of a connection.
-    let Ok(mut openssl) = spawned else { return };
+    let Some((port, mut openssl)) = openssl_listens(&chain, &key) else { return };
     let mut said = openssl.stdout.take().expect("piped");
     let log = std::thread::spawn(move || {
         let mut log = Vec::new();
         let _ = said.read_to_end(&mut log);
         String::from_utf8_lossy(&log).into_owned()
     });
-    let started = std::time::Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(started.elapsed() < PATIENCE, "openssl listens");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
     let (ours, _) = client(port, &client_tls("", &issuer, r#", "serverName": "vpn.test""#), "");
     for _ in 0..2 {
         // It is no VMess server, and says nothing.
