@@ -44,9 +44,7 @@ impl Judge {
         Ok(Self {
             provider: Arc::clone(provider),
             issuers: if tls.allow_insecure { None } else { issuers(tls, own, provider)? },
-            blocks: cfg!(any(target_os = "android", target_os = "ios"))
-                && !tls.allow_insecure
-                && !tls.disable_system_root,
+            blocks: cfg!(target_os = "ios") && !tls.allow_insecure && !tls.disable_system_root,
             chains: tls.pinned_chains.clone(),
             certificates: tls.pinned_certificates.clone(),
             pin_suffices: tls.insecure_if_pinned,
@@ -178,7 +176,7 @@ fn own_issuers(tls: &Tls) -> Result<Vec<CertificateDer<'static>>, Error> {
 }
 
 /// Who judges by issuers.
-#[cfg(not(any(target_os = "android", target_os = "ios")))]
+#[cfg(not(target_os = "ios"))]
 fn issuers(
     tls: &Tls,
     own: Vec<CertificateDer<'static>>,
@@ -204,8 +202,8 @@ fn issuers(
     Ok(Some(verifier))
 }
 
-/// On phones the system judges, with what it and the user trust; its list cannot be read.
-#[cfg(any(target_os = "android", target_os = "ios"))]
+/// On iOS the system judges, with what it and the user trust; its list cannot be read.
+#[cfg(target_os = "ios")]
 fn issuers(
     tls: &Tls,
     own: Vec<CertificateDer<'static>>,
@@ -246,18 +244,43 @@ fn nobody() -> Error {
     .with_path("streamSettings.tlsSettings.disableSystemRoot")
 }
 
-/// The issuers that the system trusts; Mozilla's where it has no list. Read once: it is the same for all instances.
-#[cfg(not(any(target_os = "android", target_os = "ios")))]
+/// The issuers that the system trusts. Read once: they are the same for all instances.
+#[cfg(not(target_os = "ios"))]
 fn system_roots() -> &'static Arc<RootCertStore> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    ROOTS.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        Arc::new(roots)
-    })
+    ROOTS.get_or_init(|| Arc::new(read_roots()))
+}
+
+/// The system's list; Mozilla's where it has none.
+#[cfg(not(any(target_os = "android", target_os = "ios")))]
+fn read_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
+}
+
+/// Android's list, which is a folder; from 14 on one that is updated apart from the system. The system's own judgement would
+/// need the virtual machine, which a tunnel that is started by a C host does not have.
+#[cfg(target_os = "android")]
+fn read_roots() -> RootCertStore {
+    let folders = ["/apex/com.android.conscrypt/cacerts", "/system/etc/security/cacerts"];
+    let lists = folders.map(|folder| roots_in(std::path::Path::new(folder)));
+    lists.into_iter().find(|roots| !roots.is_empty()).unwrap_or_else(RootCertStore::empty)
+}
+
+/// The issuers in the files of a folder, with whatever stands around them; none of a folder that is not there.
+#[cfg(any(test, target_os = "android"))]
+fn roots_in(folder: &std::path::Path) -> RootCertStore {
+    use rustls::pki_types::pem::PemObject;
+    let mut roots = RootCertStore::empty();
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(pem) = std::fs::read(file.path()) else { continue };
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
+    }
+    roots
 }
 
 #[cfg(all(test, not(any(target_os = "android", target_os = "ios"))))]
@@ -270,6 +293,24 @@ mod tests {
         assert!(system_roots().len() > 10, "{} issuers", system_roots().len());
         let judges = [(); 3].map(|()| Judge::new(&Tls::default(), &provider()).expect("issuers"));
         assert!(Arc::strong_count(system_roots()) > judges.len(), "one list for all");
+    }
+
+    #[test]
+    fn a_folder_of_issuers_is_read_past_what_is_none() {
+        let folder = std::env::temp_dir().join(format!("vmesskit-issuers-{}", std::process::id()));
+        assert!(roots_in(&folder).is_empty());
+        std::fs::create_dir_all(folder.join("empty")).expect("a directory");
+        let issuers = [(); 2].map(|()| {
+            let own = rcgen::generate_simple_self_signed(["issuer.test".to_owned()]).expect("an issuer");
+            own.cert.pem()
+        });
+        std::fs::write(folder.join("5ed36f99.0"), format!("{}Certificate:\n    Data:\n", issuers[0]))
+            .expect("written");
+        std::fs::write(folder.join("5ed36f99.1"), &issuers[1]).expect("written");
+        std::fs::write(folder.join("readme"), "nothing").expect("written");
+        let found = roots_in(&folder).len();
+        std::fs::remove_dir_all(&folder).expect("removed");
+        assert_eq!(found, 2);
     }
 
     #[test]
