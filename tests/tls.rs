@@ -248,15 +248,9 @@ fn openssl_listens(chain: &Path, key: &Path) -> Option<(u16, Child)> {
     for _ in 0..5 {
         let port = free_port();
         let mut openssl = Command::new("openssl")
-            .args([
-                "s_server",
-                "-quiet",
-                "-msg",
-                "-early_data",
-                "-no_anti_replay",
-                "-accept",
-                &port.to_string(),
-            ])
+            .args(["s_server", "-quiet", "-msg", "-early_data", "-no_anti_replay"])
+            // On this address alone: on others connections of other tests linger.
+            .args(["-accept", &format!("127.0.0.1:{port}")])
             .args([OsStr::new("-cert"), chain.as_os_str(), OsStr::new("-key"), key.as_os_str()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
