@@ -95,6 +95,7 @@ def spawn(argv, log=None, **kwargs):
     kwargs.setdefault("stderr", subprocess.STDOUT)
     kwargs.setdefault("stdin", subprocess.DEVNULL)
     child = subprocess.Popen(list(map(str, argv)), preexec_fn=_die_with_parent, **kwargs)
+    child.log = log
     PROCESSES.append(child)
     return child
 
@@ -127,6 +128,15 @@ def _clean_up():
     end_all()
     for path in FOLDERS:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def last_words(lines=15):
+    """The ends of the logs of the processes that still run."""
+    words = []
+    for program, path in ((child.args[0], child.log) for child in PROCESSES if child.log):
+        with open(path, errors="replace") as f:
+            words += [f"-- {os.path.basename(program)}: {os.path.basename(path)}", *f.read().splitlines()[-lines:]]
+    return "\n".join(words)
 
 
 def wait_for(what, probe, timeout=10.0):

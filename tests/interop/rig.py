@@ -4,6 +4,7 @@ import hashlib
 import os
 import socket
 import struct
+import subprocess
 import sys
 
 import lab
@@ -59,8 +60,13 @@ def curl(prefix, *args, seconds=60):
 
 def fetch_digest(prefix, url, *args, seconds=60):
     """Downloads `url` and returns the SHA-256 of what came."""
-    script = f'set -o pipefail; curl -sS --max-time {seconds} "$@" | sha256sum'
-    return lab.run(*prefix, "bash", "-c", script, "curl", *args, url).split()[0]
+    # curl outlives the shell, for its sockets to be seen.
+    script = f'set -o pipefail; curl -sS --max-time {seconds + 10} "$@" | sha256sum'
+    try:
+        return lab.run(*prefix, "bash", "-c", script, "curl", *args, url, timeout=seconds).split()[0]
+    except subprocess.TimeoutExpired:
+        sockets = lab.run(*prefix, "ss", "-tnmio", "state", "connected", "exclude", "time-wait")
+        raise lab.LabError(f"{url} had not come after {seconds} s. The sockets then:\n{sockets}") from None
 
 
 def upload_digest(prefix, path, url, *args, seconds=60):

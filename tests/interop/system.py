@@ -38,6 +38,7 @@ def main():
         except Exception as error:  # a failed case must not hide the next one
             failed += 1
             print(f"FAILED  {case.__name__}: {error}", flush=True)
+            print(lab.last_words(), flush=True)
             if not isinstance(error, lab.LabError):
                 traceback.print_exc()
         finally:
