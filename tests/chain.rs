@@ -12,7 +12,6 @@ mod transports;
 mod v2ray;
 
 use socks_client::*;
-use std::net::TcpStream;
 use transports::{ID, Issuer, client_tls, server, server_config, server_tls};
 use v2ray::V2ray;
 use vmesskit::{ErrorKind, Stage, Tunnel};
@@ -36,29 +35,6 @@ fn client(outbounds: &[String]) -> (Tunnel, u16) {
     (start(&config), port)
 }
 
-/// Moves streams and datagrams through a SOCKS inbound, and ends them.
-fn exercise(socks: u16) {
-    exercise_with(socks, exchange);
-}
-
-/// The same through servers that give a half-closed connection a second, which may be too little for two of them.
-fn exercise_open(socks: u16) {
-    exercise_with(socks, |stream, len, seed| drop(exchange_open(stream, len, seed)));
-}
-
-fn exercise_with(socks: u16, exchange: fn(TcpStream, usize, u32)) {
-    let (tcp, udp) = (tcp_echo().port(), udp_echo().port());
-    for (len, seed) in [(1, 1), (4096, 2), (3_000_000, 3)] {
-        exchange(connect(socks, "127.0.0.1", tcp), len, seed);
-    }
-    let association = Association::new(socks);
-    for len in [1, 512, 1400] {
-        let payload = vec![len as u8; len];
-        association.send("127.0.0.1", udp, &payload);
-        assert!(association.receive().ends_with(&payload), "{len}");
-    }
-}
-
 const WS: &str = r#"{"network": "ws", "wsSettings": {"path": "/in"}}"#;
 
 #[test]
@@ -70,7 +46,7 @@ fn vmess_on_websocket_rides_in_vmess() {
             .to_owned(),
     ] {
         let (ours, socks) = client(&[vmess("last", port, &stream), vmess("hop", hop, "")]);
-        exercise(socks);
+        exercise(socks, 3_000_000, true);
         stop(&ours);
     }
     assert!(first.stats().dials > 0, "it went through the first server");
@@ -85,7 +61,7 @@ fn the_pooled_connections_of_grpc_ride_in_vmess() {
     let stream =
         format!(r#", "streamSettings": {grpc}, "proxySettings": {{"tag": "hop", "transportLayer": true}}"#);
     let (ours, socks) = client(&[vmess("last", port, &stream), vmess("hop", hop, "")]);
-    exercise(socks);
+    exercise(socks, 3_000_000, true);
     assert!(first.stats().dials > 0, "it went through the first server");
     for tunnel in [&ours, &first, &last] {
         stop(tunnel);
@@ -107,7 +83,7 @@ fn three_in_a_row_with_tls_mux_and_freedom_between() {
         r#"{"protocol": "freedom", "tag": "direct"}"#.to_owned(),
     ];
     let (ours, socks) = client(&outbounds);
-    exercise(socks);
+    exercise(socks, 3_000_000, true);
     assert!(first.stats().dials > 0 && second.stats().dials > 0 && third.stats().dials > 0);
     for tunnel in [&ours, &first, &second, &third] {
         stop(tunnel);
@@ -119,7 +95,7 @@ fn freedom_goes_through_vmess() {
     let (theirs, port) = server("{}");
     let freedom = r#"{"protocol": "freedom", "tag": "out", "proxySettings": {"tag": "hop"}}"#;
     let (ours, socks) = client(&[freedom.to_owned(), vmess("hop", port, "")]);
-    exercise(socks);
+    exercise(socks, 3_000_000, true);
     assert!(theirs.stats().dials > 0);
     stop(&ours);
     stop(&theirs);
@@ -137,7 +113,7 @@ fn without_transport_layer_the_servers_see_what_v2rays_client_shows_them() {
     let proxy = format!(r#", "streamSettings": {tls}, "proxySettings": {{"tag": "hop"}}"#);
     let outbounds = [vmess("last", port, &proxy), vmess("hop", hop, "")];
     let (ours, socks) = client(&outbounds);
-    exercise_open(socks);
+    exercise(socks, 3_000_000, false);
     stop(&ours);
     // The same words to V2Ray's own client.
     let config = format!(
@@ -146,7 +122,7 @@ fn without_transport_layer_the_servers_see_what_v2rays_client_shows_them() {
         outbounds.join(",")
     );
     let Some(_theirs) = V2ray::with_config(&config, socks) else { return };
-    exercise_open(socks);
+    exercise(socks, 3_000_000, false);
 }
 
 #[test]

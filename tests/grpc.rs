@@ -15,15 +15,14 @@ mod transports;
 
 use nginx::Nginx;
 use socks_client::*;
-use streams::{check, counted_forwarder, exercise, exercise_crowd, exercise_load};
-use transports::{Issuer, client, client_config, client_tls, server, server_tls};
+use streams::{check, counted_forwarder, exercise_crowd, exercise_load};
+use transports::{Issuer, MUX, client, client_config, client_tls, server, server_tls};
 use vmesskit::{ErrorKind, Stage};
 
 const GUN: &str = r#""network": "grpc", "grpcSettings": {"serviceName": "gun svc"}"#;
 const MULTI: &str = r#""network": "grpc", "grpcSettings": {"serviceName": "gun svc", "multiMode": true}"#;
 const BARE: &str = r#"{"network": "tcp"}"#;
 const NAME: &str = r#", "serverName": "vpn.test""#;
-const MUX: &str = r#", "mux": {"enabled": true}"#;
 
 /// `streamSettings` without TLS.
 fn bare(network: &str) -> String {
@@ -38,12 +37,12 @@ fn tls(network: &str, issuer: &Issuer) -> String {
 /// Puts a client of ours, with these settings, through all of it.
 fn put_through(port: u16, stream: &str) {
     let (ours, socks) = client(port, stream, "");
-    exercise(socks);
+    exercise(socks, 1_000_000, false);
     exercise_crowd(socks, 60);
     exercise_load(socks);
     stop(&ours);
     let (ours, socks) = client(port, stream, MUX);
-    exercise(socks);
+    exercise(socks, 1_000_000, false);
     stop(&ours);
 }
 
@@ -58,7 +57,7 @@ fn our_two_ends_understand_each_other() {
             let socks = free_port();
             let config = client_config(socks, forwarder, &tls(GUN, &issuer), mux);
             let ours = start(&config.replace("aes-128-gcm", security));
-            exercise(socks);
+            exercise(socks, 1_000_000, false);
             stop(&ours);
         }
     }

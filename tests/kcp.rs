@@ -17,11 +17,10 @@ use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use transports::{Issuer, client, client_config, client_tls, server, server_config, server_tls};
+use transports::{Issuer, MUX, client, client_config, client_tls, server, server_config, server_tls};
 use v2ray::V2ray;
 
 const HEADERS: [&str; 6] = ["none", "srtp", "utp", "wechat-video", "dtls", "wireguard"];
-const MUX: &str = r#", "mux": {"enabled": true}"#;
 
 /// One test at a time: datagrams that wait for a processor are lost.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -40,21 +39,6 @@ fn all() -> impl Iterator<Item = String> {
     HEADERS
         .into_iter()
         .flat_map(|header| ["", r#", "seed": "a seed""#].map(|seed| format!("{{{}}}", network(header, seed))))
-}
-
-/// Moves streams and datagrams through a SOCKS inbound.
-fn exercise(socks: u16, most: usize) {
-    let (tcp, udp) = (tcp_echo().port(), udp_echo().port());
-    for (len, seed) in [(1, 1), (4096, 2), (100_000, 3), (most, 4)] {
-        // Sessions of a mux have no half-close.
-        drop(exchange_open(connect(socks, "127.0.0.1", tcp), len, seed));
-    }
-    let association = Association::new(socks);
-    for len in [1, 512, 1400] {
-        let payload = vec![len as u8; len];
-        association.send("127.0.0.1", udp, &payload);
-        assert!(association.receive().ends_with(&payload), "{len}");
-    }
 }
 
 /// V2Ray as a server; it is known to run by another inbound, since nobody can connect to this one.
@@ -76,7 +60,7 @@ fn our_two_ends_understand_each_other() {
     for (index, stream) in all().enumerate() {
         let (theirs, port) = server(&stream);
         let (ours, socks) = client(port, &stream, if index % 2 == 0 { "" } else { MUX });
-        exercise(socks, if index == 0 { 20_000_000 } else { 1_000_000 });
+        exercise(socks, if index == 0 { 20_000_000 } else { 1_000_000 }, false);
         stop(&ours);
         stop(&theirs);
     }
@@ -89,14 +73,14 @@ fn tls_lies_above_a_conversation() {
     let (theirs, port) = server(&server_tls(&network, &issuer.issue(&["vpn.test"]), ""));
     let stream = client_tls(&network, &issuer, r#", "serverName": "vpn.test""#);
     let (ours, socks) = client(port, &stream, "");
-    exercise(socks, 1_000_000);
+    exercise(socks, 1_000_000, false);
     stop(&ours);
     stop(&theirs);
     let Some((_v2ray, port)) = v2ray_server(&server_tls(&network, &issuer.issue(&["vpn.test"]), "")) else {
         return;
     };
     let (ours, socks) = client(port, &stream, "");
-    exercise(socks, 1_000_000);
+    exercise(socks, 1_000_000, false);
     stop(&ours);
 }
 
@@ -106,7 +90,7 @@ fn our_client_speaks_to_v2ray() {
     for (index, stream) in all().enumerate() {
         let Some((_v2ray, port)) = v2ray_server(&stream) else { return };
         let (ours, socks) = client(port, &stream, if index % 2 == 0 { "" } else { MUX });
-        exercise(socks, if index < 2 { 12_000_000 } else { 500_000 });
+        exercise(socks, if index < 2 { 12_000_000 } else { 500_000 }, false);
         stop(&ours);
     }
 }
@@ -118,7 +102,7 @@ fn v2ray_speaks_to_our_server() {
         let (ours, port) = server(&stream);
         let mux = if index % 2 == 0 { "" } else { MUX };
         let Some((_v2ray, socks)) = v2ray_client(port, &stream, mux) else { return };
-        exercise(socks, if index < 2 { 12_000_000 } else { 500_000 });
+        exercise(socks, if index < 2 { 12_000_000 } else { 500_000 }, false);
         stop(&ours);
     }
 }
@@ -194,7 +178,7 @@ fn strangers_get_no_answer_and_crowd_nobody_out() {
         stranger.send(&first_segment(number)).expect("sent");
     }
     let (ours, socks) = client(port, &stream, "");
-    exercise(socks, 100_000);
+    exercise(socks, 100_000, false);
     let stats = theirs.stats();
     assert!(stats.buffer_bytes < 16 << 20, "{} bytes", stats.buffer_bytes);
     stop(&ours);

@@ -14,13 +14,14 @@ use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use transports::{Issuer, client, client_config, client_tls, server, server_config, server_tls};
+use transports::{
+    Issuer, MUX, client, client_config, client_tls, exercise_client, server, server_config, server_tls,
+};
 use v2ray::V2ray;
 use vmesskit::{ErrorKind, NoPlatform, Options, Stage, Tunnel};
 
 const HEADERS: [&str; 6] = ["none", "srtp", "utp", "wechat-video", "dtls", "wireguard"];
 const SECURITIES: [&str; 3] = ["none", "aes-128-gcm", "chacha20-poly1305"];
-const MUX: &str = r#", "mux": {"enabled": true}"#;
 
 /// The members of `streamSettings` that name a disguise.
 fn network(security: &str, key: &str, header: &str) -> String {
@@ -36,39 +37,6 @@ fn plain(security: &str, header: &str) -> String {
 /// Every header with one security, and every security with one header.
 fn disguises() -> impl Iterator<Item = (&'static str, &'static str)> {
     HEADERS.into_iter().enumerate().map(|(index, header)| (SECURITIES[index % 3], header))
-}
-
-/// Ends a connection to an echo, whose own end must come as a proper one.
-fn end(mut stream: TcpStream) {
-    stream.shutdown(std::net::Shutdown::Write).expect("ended");
-    assert_eq!(stream.read(&mut [0; 9]).expect("a proper end"), 0);
-}
-
-/// Moves streams and datagrams through a SOCKS inbound. Where the streams have both ends at once, as with mux, only the
-/// connections' data is looked at.
-fn exercise(socks: u16, ends: bool) {
-    let (tcp, udp) = (tcp_echo().port(), udp_echo().port());
-    for (len, seed) in [(1, 1), (4096, 2), (100_000, 3), (3_000_000, 4)] {
-        let open = exchange_open(connect(socks, "127.0.0.1", tcp), len, seed);
-        if ends {
-            end(open);
-        }
-    }
-    let association = Association::new(socks);
-    for len in [1, 512, 1400] {
-        let payload = vec![len as u8; len];
-        association.send("127.0.0.1", udp, &payload);
-        assert!(association.receive().ends_with(&payload), "{len}");
-    }
-}
-
-/// The same without mux and with it.
-fn exercise_client(server: u16, stream: &str) {
-    for mux in ["", MUX] {
-        let (ours, socks) = client(server, stream, mux);
-        exercise(socks, mux.is_empty());
-        stop(&ours);
-    }
 }
 
 /// Why a stream through the tunnel does not come about, and how long that took.
@@ -90,7 +58,7 @@ fn our_two_ends_understand_each_other_in_every_disguise() {
         let stream = plain(security, header);
         let (theirs, port) = server(&stream);
         let (ours, socks) = client(port, &stream, "");
-        exercise(socks, true);
+        exercise(socks, 3_000_000, true);
         stop(&ours);
         stop(&theirs);
     }
@@ -234,7 +202,7 @@ fn a_server_that_is_gone_and_back_is_found_again() {
     let stream = plain("none", "none");
     let (theirs, port) = server(&stream);
     let (ours, socks) = client(port, &stream, "");
-    exercise(socks, true);
+    exercise(socks, 3_000_000, true);
     stop(&theirs);
     let (error, took) = refusal(&ours, socks);
     assert!(took < Duration::from_secs(15), "{took:?} {error:?}");
@@ -264,11 +232,11 @@ fn a_reload_takes_the_port_over_and_one_for_tcp_lies_beside_it() {
     };
     let theirs = start(&both("one"));
     let (ours, socks) = client(port, &stream, "");
-    exercise(socks, true);
+    exercise(socks, 3_000_000, true);
     stop(&ours);
     theirs.reload(&both("two")).wait(Some(PATIENCE)).expect("answered").expect("reloaded");
     let (ours, socks) = client(port, &stream, "");
-    exercise(socks, true);
+    exercise(socks, 3_000_000, true);
     TcpStream::connect(("127.0.0.1", port)).expect("the other one listens too");
     let another = Tunnel::new(&server_config(port, &stream), Options::default(), Arc::new(NoPlatform));
     let another = another.expect("a good config");
@@ -319,7 +287,7 @@ fn v2ray_speaks_to_our_server() {
             let Some(_v2ray) = V2ray::with_config(&client_config(socks, port, &theirs, mux), socks) else {
                 return;
             };
-            exercise(socks, mux.is_empty());
+            exercise(socks, 3_000_000, mux.is_empty());
         }
         stop(&ours);
     }

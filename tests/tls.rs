@@ -16,23 +16,9 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use transports::{Issuer, client, client_config, client_tls, server, server_config, server_tls};
+use transports::{Issuer, MUX, client, client_config, client_tls, server, server_config, server_tls};
 use v2ray::V2ray;
 use vmesskit::{Error, ErrorKind, NoPlatform, Options, Stage, Tunnel};
-
-/// Moves streams and datagrams through a SOCKS inbound.
-fn exercise(socks: u16) {
-    let (tcp, udp) = (tcp_echo().port(), udp_echo().port());
-    for (len, seed) in [(1, 1), (4096, 2), (100_000, 3), (5_000_000, 4)] {
-        exchange(connect(socks, "127.0.0.1", tcp), len, seed);
-    }
-    let association = Association::new(socks);
-    for len in [1, 512, 1400] {
-        let payload = vec![len as u8; len];
-        association.send("127.0.0.1", udp, &payload);
-        assert!(association.receive().ends_with(&payload), "{len}");
-    }
-}
 
 #[test]
 fn our_two_ends_understand_each_other() {
@@ -40,11 +26,10 @@ fn our_two_ends_understand_each_other() {
     let (theirs, port) = server(&server_tls("", &issuer.issue(&["127.0.0.1", "vpn.test"]), ""));
     for tls in ["", r#", "serverName": "vpn.test", "enableSessionResumption": false"#] {
         let (ours, socks) = client(port, &client_tls("", &issuer, tls), "");
-        exercise(socks);
+        exercise(socks, 5_000_000, true);
         stop(&ours);
     }
-    let mux = r#", "mux": {"enabled": true}"#;
-    let (ours, socks) = client(port, &client_tls("", &issuer, r#", "serverName": "vpn.test""#), mux);
+    let (ours, socks) = client(port, &client_tls("", &issuer, r#", "serverName": "vpn.test""#), MUX);
     let echo = tcp_echo().port();
     let open: Vec<_> =
         (1..5).map(|seed| exchange_open(connect(socks, "127.0.0.1", echo), 1_000_000, seed)).collect();
@@ -59,7 +44,7 @@ fn our_client_speaks_to_v2ray() {
     let stream = server_tls("", &issuer.issue(&["vpn.test"]), "");
     let Some(_theirs) = V2ray::with_config(&server_config(port, &stream), port) else { return };
     let (ours, socks) = client(port, &client_tls("", &issuer, r#", "serverName": "vpn.test""#), "");
-    exercise(socks);
+    exercise(socks, 5_000_000, true);
     stop(&ours);
 }
 
@@ -69,7 +54,7 @@ fn v2ray_speaks_to_our_server() {
     let (ours, port) = server(&server_tls("", &issuer.issue(&["vpn.test"]), ""));
     let stream = client_tls("", &issuer, r#", "serverName": "vpn.test""#);
     let Some(_theirs) = V2ray::with_config(&client_config(socks, port, &stream, ""), socks) else { return };
-    exercise(socks);
+    exercise(socks, 5_000_000, true);
     stop(&ours);
 }
 

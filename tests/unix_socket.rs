@@ -11,13 +11,14 @@ mod v2ray;
 
 use socks_client::*;
 use std::io::Read;
-use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use transports::{Issuer, client, client_config, client_tls, server_config, server_tls};
+use transports::{
+    Issuer, MUX, client, client_config, client_tls, exercise_client, server_config, server_tls,
+};
 use v2ray::V2ray;
 use vmesskit::{ErrorKind, NoPlatform, Options, Tunnel};
 
@@ -51,39 +52,6 @@ fn text(path: &Path) -> String {
     path.to_str().expect("text").to_owned()
 }
 
-/// Ends a connection to an echo, whose own end must come as a proper one.
-fn end(mut stream: TcpStream) {
-    stream.shutdown(std::net::Shutdown::Write).expect("ended");
-    assert_eq!(stream.read(&mut [0; 9]).expect("a proper end"), 0);
-}
-
-/// Moves streams and datagrams through a SOCKS inbound. Where the streams have both ends at once, as with mux, only the
-/// connections' data is looked at.
-fn exercise(socks: u16, ends: bool) {
-    let (tcp, udp) = (tcp_echo().port(), udp_echo().port());
-    for (len, seed) in [(1, 1), (4096, 2), (100_000, 3), (5_000_000, 4)] {
-        let open = exchange_open(connect(socks, "127.0.0.1", tcp), len, seed);
-        if ends {
-            end(open);
-        }
-    }
-    let association = Association::new(socks);
-    for len in [1, 512, 1400] {
-        let payload = vec![len as u8; len];
-        association.send("127.0.0.1", udp, &payload);
-        assert!(association.receive().ends_with(&payload), "{len}");
-    }
-}
-
-/// The same without mux and with it.
-fn exercise_client(stream: &str) {
-    for mux in ["", r#", "mux": {"enabled": true}"#] {
-        let (ours, socks) = client(1, stream, mux);
-        exercise(socks, mux.is_empty());
-        stop(&ours);
-    }
-}
-
 #[test]
 fn our_two_ends_understand_each_other() {
     let folder = Folder::new("pair");
@@ -93,7 +61,7 @@ fn our_two_ends_understand_each_other() {
     {
         let stream = format!("{{{}}}", network(path, more));
         let theirs = start(&server_config(0, &stream));
-        exercise_client(&stream);
+        exercise_client(1, &stream);
         stop(&theirs);
     }
     assert!(!folder.socket().exists(), "the file goes with the server");
@@ -104,7 +72,7 @@ fn tls_lies_above_the_socket() {
     let (folder, issuer) = (Folder::new("tls"), Issuer::new());
     let network = network(&text(&folder.socket()), "") + ",";
     let theirs = start(&server_config(0, &server_tls(&network, &issuer.issue(&["vpn.test"]), "")));
-    exercise_client(&client_tls(&network, &issuer, r#", "serverName": "vpn.test""#));
+    exercise_client(1, &client_tls(&network, &issuer, r#", "serverName": "vpn.test""#));
     stop(&theirs);
 }
 
@@ -134,7 +102,7 @@ fn our_client_speaks_to_v2ray() {
             format!(r#""inbounds": [{{"protocol": "socks", "listen": "127.0.0.1", "port": {door}}},"#);
         let config = server_config(1, &theirs).replace(r#""inbounds": ["#, &beside);
         let Some(_v2ray) = V2ray::with_config(&config, door) else { return };
-        exercise_client(&ours);
+        exercise_client(1, &ours);
     }
 }
 
@@ -148,12 +116,12 @@ fn v2ray_speaks_to_our_server() {
         let path = if more.is_empty() { text(&folder.socket()) } else { format!("{name}-{index}") };
         let stream = format!("{{{}}}", network(&path, more));
         let ours = start(&server_config(0, &stream));
-        for mux in ["", r#", "mux": {"enabled": true}"#] {
+        for mux in ["", MUX] {
             let socks = free_port();
             let Some(_v2ray) = V2ray::with_config(&client_config(socks, 1, &stream, mux), socks) else {
                 return;
             };
-            exercise(socks, mux.is_empty());
+            exercise(socks, 3_000_000, mux.is_empty());
         }
         stop(&ours);
     }
@@ -167,7 +135,7 @@ fn a_server_that_is_gone_is_an_error_at_once() {
     let started = Instant::now();
     refused(socks);
     let theirs = start(&server_config(0, &stream));
-    exercise(socks, true);
+    exercise(socks, 3_000_000, true);
     stop(&theirs);
     refused(socks);
     assert!(started.elapsed() < Duration::from_secs(20));

@@ -1,10 +1,8 @@
 //! A carrier of which some bytes have been read already.
 
 use super::Carrier;
-use std::future::Future;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::net::IpAddr;
-use std::pin::Pin;
+use super::carrier::forward_carrier;
+use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll};
 
 /// A carrier that gives back first what was read of it beyond its opening: what came behind an HTTP head, a PROXY
@@ -66,50 +64,7 @@ impl<C: Carrier> Carrier for Behind<C> {
         Poll::Ready(Ok(n))
     }
 
-    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.carrier.poll_write_ready(cx)
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.carrier.poll_write(cx, slices)
-    }
-
-    fn poll_write_made(
-        &mut self,
-        cx: &mut Context<'_>,
-        len: usize,
-        make: &mut dyn FnMut(&mut [u8]),
-    ) -> Option<Poll<io::Result<usize>>> {
-        self.carrier.poll_write_made(cx, len, make)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.carrier.poll_flush(cx)
-    }
-
-    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.carrier.poll_drained(cx)
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.carrier.poll_close(cx)
-    }
-
-    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        self.carrier.reset()
-    }
-
-    fn closed(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        self.carrier.closed()
-    }
-
-    fn local_ip(&self) -> Option<IpAddr> {
-        self.carrier.local_ip()
-    }
-
-    fn abort(&mut self) {
-        self.carrier.abort();
-    }
+    forward_carrier!(self, self.carrier; poll_write_ready poll_write poll_write_made poll_flush poll_drained poll_close reset closed local_ip abort);
 }
 
 #[cfg(test)]

@@ -91,65 +91,83 @@ pub(crate) trait Carrier {
     fn abort(&mut self);
 }
 
+/// Implements methods of [`Carrier`] by handing them to a carrier below:
+/// `forward_carrier!(self, self.below; poll_flush poll_drained);`
+///
+/// Whoever wraps a carrier passes on all that it does not do itself: the defaults know nothing of what is below.
+macro_rules! forward_carrier {
+    ($self:ident, $below:expr; $($method:ident)*) => {
+        $(forward_carrier!(@$method $self, $below);)*
+    };
+    (@poll_read_ready $self:ident, $below:expr) => {
+        fn poll_read_ready(&mut $self, cx: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<()>> {
+            $below.poll_read_ready(cx)
+        }
+    };
+    (@poll_read $self:ident, $below:expr) => {
+        fn poll_read(&mut $self, cx: &mut std::task::Context<'_>, out: &mut [u8]) -> std::task::Poll<std::io::Result<usize>> {
+            $below.poll_read(cx, out)
+        }
+    };
+    (@poll_read_vectored $self:ident, $below:expr) => {
+        fn poll_read_vectored(&mut $self, cx: &mut std::task::Context<'_>, out: &mut [std::io::IoSliceMut<'_>]) -> std::task::Poll<std::io::Result<usize>> {
+            $below.poll_read_vectored(cx, out)
+        }
+    };
+    (@poll_write_ready $self:ident, $below:expr) => {
+        fn poll_write_ready(&mut $self, cx: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<()>> {
+            $below.poll_write_ready(cx)
+        }
+    };
+    (@poll_write $self:ident, $below:expr) => {
+        fn poll_write(&mut $self, cx: &mut std::task::Context<'_>, slices: &[std::io::IoSlice<'_>]) -> std::task::Poll<std::io::Result<usize>> {
+            $below.poll_write(cx, slices)
+        }
+    };
+    (@poll_write_made $self:ident, $below:expr) => {
+        fn poll_write_made(&mut $self, cx: &mut std::task::Context<'_>, len: usize, make: &mut dyn FnMut(&mut [u8])) -> Option<std::task::Poll<std::io::Result<usize>>> {
+            $below.poll_write_made(cx, len, make)
+        }
+    };
+    (@poll_flush $self:ident, $below:expr) => {
+        fn poll_flush(&mut $self, cx: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<()>> {
+            $below.poll_flush(cx)
+        }
+    };
+    (@poll_drained $self:ident, $below:expr) => {
+        fn poll_drained(&mut $self, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+            $below.poll_drained(cx)
+        }
+    };
+    (@poll_close $self:ident, $below:expr) => {
+        fn poll_close(&mut $self, cx: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<()>> {
+            $below.poll_close(cx)
+        }
+    };
+    (@reset $self:ident, $below:expr) => {
+        fn reset(&mut $self) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>> {
+            $below.reset()
+        }
+    };
+    (@closed $self:ident, $below:expr) => {
+        fn closed(&mut $self) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>> {
+            $below.closed()
+        }
+    };
+    (@local_ip $self:ident, $below:expr) => {
+        fn local_ip(&$self) -> Option<std::net::IpAddr> {
+            $below.local_ip()
+        }
+    };
+    (@abort $self:ident, $below:expr) => {
+        fn abort(&mut $self) {
+            $below.abort();
+        }
+    };
+}
+pub(super) use forward_carrier;
+
 impl<C: Carrier + ?Sized> Carrier for Box<C> {
-    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        (**self).poll_read_ready(cx)
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
-        (**self).poll_read(cx, out)
-    }
-
-    fn poll_read_vectored(
-        &mut self,
-        cx: &mut Context<'_>,
-        out: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        (**self).poll_read_vectored(cx, out)
-    }
-
-    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        (**self).poll_write_ready(cx)
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        (**self).poll_write(cx, slices)
-    }
-
-    fn poll_write_made(
-        &mut self,
-        cx: &mut Context<'_>,
-        len: usize,
-        make: &mut dyn FnMut(&mut [u8]),
-    ) -> Option<Poll<io::Result<usize>>> {
-        (**self).poll_write_made(cx, len, make)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        (**self).poll_flush(cx)
-    }
-
-    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        (**self).poll_drained(cx)
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        (**self).poll_close(cx)
-    }
-
-    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        (**self).reset()
-    }
-
-    fn closed(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        (**self).closed()
-    }
-
-    fn local_ip(&self) -> Option<IpAddr> {
-        (**self).local_ip()
-    }
-
-    fn abort(&mut self) {
-        (**self).abort();
-    }
+    forward_carrier!(self, (**self); poll_read_ready poll_read poll_read_vectored poll_write_ready poll_write poll_write_made
+        poll_flush poll_drained poll_close reset closed local_ip abort);
 }

@@ -4,15 +4,13 @@
 use super::Carrier;
 use super::accept::{AcceptError, send_away};
 use super::behind::Behind;
+use super::carrier::forward_carrier;
 use super::http1::{self, HeadError, MAX_HEAD, write_head};
 use super::upgrade::{ANSWER, UpgradeError};
 use crate::config::{HttpField, HttpHeader, HttpRequest, HttpResponse};
 use crate::engine::Shard;
 use crate::entropy::Entropy;
-use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 
@@ -187,10 +185,6 @@ impl<C: Carrier> Carrier for Disguised<C> {
         self.carrier.poll_read_vectored(cx, out)
     }
 
-    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.carrier.poll_write_ready(cx)
-    }
-
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         while !self.outgoing.is_empty() {
             let mut all = [IoSlice::new(&[]); SHARED + 1];
@@ -209,14 +203,6 @@ impl<C: Carrier> Carrier for Disguised<C> {
         self.carrier.poll_write(cx, slices)
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.carrier.poll_flush(cx)
-    }
-
-    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.carrier.poll_drained(cx)
-    }
-
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.outgoing.is_empty() && !self.farewell.is_empty() {
             self.outgoing.clear();
@@ -229,21 +215,7 @@ impl<C: Carrier> Carrier for Disguised<C> {
         self.carrier.poll_close(cx)
     }
 
-    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        self.carrier.reset()
-    }
-
-    fn closed(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        self.carrier.closed()
-    }
-
-    fn local_ip(&self) -> Option<IpAddr> {
-        self.carrier.local_ip()
-    }
-
-    fn abort(&mut self) {
-        self.carrier.abort();
-    }
+    forward_carrier!(self, self.carrier; poll_write_ready poll_flush poll_drained reset closed local_ip abort);
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ mod ws;
 pub(crate) use accept::{Accepted, Arrivals, Clients, Reception, UdpClients};
 pub(crate) use carrier::Carrier;
 pub(crate) use connect::{Connected, Way};
-pub(crate) use nested::{Nested, NestedTls, Seen};
+pub(crate) use nested::{Explain, Nested, NestedTls};
 pub(crate) use plain::Plain;
 pub(crate) use stream::{Datagram, Datagrams, Stream, StreamError};
 pub(crate) use tls::Scratch;

@@ -1,6 +1,9 @@
-//! A flow that an outbound has opened, as a carrier for what rides on it.
+//! A stream that an outbound has opened, as a carrier for what rides on it. One copy each way beyond what that outbound
+//! costs.
 
+use super::carrier::forward_carrier;
 use super::dial::DialError;
+use super::queue::class_for;
 use super::tls::TlsClient;
 use super::{Carrier, Stream, StreamError};
 use crate::addr::Host;
@@ -8,135 +11,148 @@ use crate::buffer::{Buffer, Class, Pool, Turn};
 use crate::config::Tls;
 use crate::engine::Shard;
 use crate::error::Error;
-use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 
+/// Who knows what a failure of the stream means to those above.
+pub(crate) trait Explain {
+    /// Words an error as a carrier does. `answered`: whether the outbound's server has proved that it understands us.
+    fn explain(&self, error: StreamError, answered: bool) -> io::Error;
+
+    /// Hears that something has come, or that the stream has failed.
+    fn heard(&self, _answered: bool) {}
+}
+
 /// A stream as a carrier.
-pub(crate) struct Nested {
+pub(crate) struct Nested<E> {
     stream: Box<dyn Stream>,
     pool: Pool,
-    turn: Turn,
+    explain: E,
     /// What was received and not read yet.
     received: Buffer,
     ended: bool,
-    seen: Rc<Seen>,
+    /// Whether something that was taken waits for a flush.
+    waits: bool,
+    turn: Turn,
 }
 
-/// What became of a nested stream, for whoever has given the carrier away.
-#[derive(Default)]
-pub(crate) struct Seen {
-    /// Whether the other end has proved that it understands us.
-    pub(crate) answered: Cell<bool>,
-    /// Why the stream failed.
-    pub(crate) failure: RefCell<Option<StreamError>>,
-}
-
-impl Nested {
+impl<E: Explain> Nested<E> {
     /// Wraps a stream whose payload lives in buffers of `pool`.
-    pub(crate) fn new(stream: Box<dyn Stream>, pool: Pool) -> (Self, Rc<Seen>) {
-        let seen = Rc::<Seen>::default();
-        let (turn, received) = (Turn::default(), Buffer::empty());
-        (Self { stream, pool, turn, received, ended: false, seen: Rc::clone(&seen) }, seen)
+    pub(crate) fn new(stream: Box<dyn Stream>, pool: Pool, explain: E) -> Self {
+        let (received, turn) = (Buffer::empty(), Turn::default());
+        Self { stream, pool, explain, received, ended: false, waits: false, turn }
     }
 
-    /// Notes an error, and words it as a carrier does.
-    fn note(&self, error: StreamError) -> io::Error {
-        let kind = match error {
-            StreamError::Reset => io::ErrorKind::ConnectionReset,
-            StreamError::Unread => io::ErrorKind::BrokenPipe,
-            StreamError::Rejected | StreamError::Truncated => io::ErrorKind::UnexpectedEof,
-            StreamError::Timeout(_) => io::ErrorKind::TimedOut,
-            StreamError::Forged | StreamError::Protocol(_) => io::ErrorKind::InvalidData,
-            StreamError::Io(kind) => kind,
-            StreamError::Closed | StreamError::Setup(_) => io::ErrorKind::ConnectionAborted,
-        };
-        self.seen.failure.borrow_mut().get_or_insert_with(|| error.clone());
-        io::Error::new(kind, error)
+    fn explain(&self, error: StreamError) -> io::Error {
+        self.explain.explain(error, self.stream.answered())
     }
-}
 
-impl Carrier for Nested {
-    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Moves on what has been taken. An error is told to whoever writes or reads next.
+    fn move_on(&mut self, cx: &mut Context<'_>) {
+        if self.waits && self.stream.poll_flush(cx).is_ready() {
+            self.waits = false;
+        }
+    }
+
+    /// Sees to it that there is payload, or the end.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.received.is_empty() || self.ended {
             return Poll::Ready(Ok(()));
         }
-        // What is received tells better how it stands than what could not be sent.
-        let _ = self.stream.poll_flush(cx);
-        let received = self.stream.poll_recv(cx, Class::Small.capacity());
-        self.seen.answered.set(self.stream.answered());
-        match ready!(received) {
+        self.move_on(cx);
+        let received = ready!(self.stream.poll_recv(cx, Class::Large.capacity()));
+        self.explain.heard(self.stream.answered());
+        match received {
             Ok(Some(buffer)) => self.received = buffer,
             Ok(None) => self.ended = true,
-            Err(error) => return Poll::Ready(Err(self.note(error))),
+            Err(error) => return Poll::Ready(Err(self.explain(error))),
         }
         Poll::Ready(Ok(()))
     }
+}
+
+impl<E: Explain> Carrier for Nested<E> {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_receive(cx)
+    }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_read_ready(cx))?;
-        let n = self.received.len().min(out.len());
-        if let (Some(out), Some(data)) = (out.get_mut(..n), self.received.get(..n)) {
-            out.copy_from_slice(data);
+        let mut filled = 0;
+        while filled < out.len() {
+            match self.poll_receive(cx) {
+                Poll::Ready(Ok(())) => {}
+                _ if filled > 0 => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+            let n = self.received.len().min(out.len() - filled);
+            if n == 0 {
+                break;
+            }
+            if let (Some(room), Some(piece)) = (out.get_mut(filled..filled + n), self.received.get(..n)) {
+                room.copy_from_slice(piece);
+            }
+            self.received.advance(n);
+            filled += n;
+            if self.received.is_empty() {
+                self.received = Buffer::empty();
+            }
         }
-        self.received.advance(n);
-        if self.received.is_empty() {
-            self.received = Buffer::empty();
-        }
-        Poll::Ready(Ok(n))
+        Poll::Ready(Ok(filled))
+    }
+
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.move_on(cx);
+        self.stream.poll_ready(cx).map_err(|error| self.explain(error))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if let Err(error) = ready!(self.stream.poll_ready(cx)) {
-            return Poll::Ready(Err(self.note(error)));
-        }
+        ready!(self.poll_write_ready(cx))?;
         let all: usize = slices.iter().map(|slice| slice.len()).sum();
-        let class = Class::for_len(all).min(Class::Record);
-        let mut buffer = ready!(self.pool.poll_take(cx, class, &mut self.turn));
-        let limit = self.stream.send_limit().max(1);
+        if all == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let class = class_for(all.min(self.stream.send_limit().max(1)));
+        let mut buffer = match self.pool.take(class) {
+            Some(buffer) => buffer,
+            None => ready!(self.pool.poll_take(cx, Class::Small, &mut self.turn)),
+        };
+        self.turn.pass();
+        let mut room = all.min(self.stream.send_limit().max(1)).min(buffer.spare());
         for slice in slices {
-            let room = limit.saturating_sub(buffer.len());
-            buffer.append(slice.get(..room).unwrap_or(slice));
+            let n = slice.len().min(room);
+            buffer.append(slice.get(..n).unwrap_or_default());
+            room -= n;
         }
-        let n = buffer.len();
-        if let Err(error) = self.stream.send(buffer) {
-            return Poll::Ready(Err(self.note(error)));
+        let taken = buffer.len();
+        self.stream.send(buffer).map_err(|error| self.explain(error))?;
+        self.waits = true;
+        match self.stream.poll_flush(cx) {
+            Poll::Ready(Ok(())) => self.waits = false,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(self.explain(error))),
+            Poll::Pending => {}
         }
-        // What does not go now goes with a later call.
-        let _ = self.stream.poll_flush(cx);
-        Poll::Ready(Ok(n))
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = ready!(self.stream.poll_flush(cx));
-        Poll::Ready(flushed.map_err(|error| self.note(error)))
-    }
-
-    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stream.poll_drained(cx)
+        ready!(self.stream.poll_flush(cx)).map_err(|error| self.explain(error))?;
+        self.waits = false;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let finished = ready!(self.stream.poll_finish(cx));
-        Poll::Ready(finished.map_err(|error| self.note(error)))
-    }
-
-    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        self.stream.reset()
-    }
-
-    fn local_ip(&self) -> Option<IpAddr> {
-        self.stream.local_ip()
+        self.stream.poll_finish(cx).map_err(|error| self.explain(error))
     }
 
     fn abort(&mut self) {
+        self.turn.pass();
+        self.received = Buffer::empty();
         self.stream.abort();
     }
+
+    forward_carrier!(self, self.stream; poll_drained reset local_ip);
 }
 
 /// TLS with whoever is behind a nested stream.
@@ -155,13 +171,80 @@ impl NestedTls {
     ///
     /// # Errors
     /// `TlsFailed`, or `ServerUnreachable` at the stage `tls`.
-    pub(crate) async fn connect(
+    pub(crate) async fn connect<E: Explain + 'static>(
         &self,
         shard: &Shard,
-        below: Nested,
+        below: Nested<E>,
         deadline: Instant,
     ) -> Result<Box<dyn Carrier>, DialError> {
         let (carrier, _) = self.0.connect(shard, below, deadline).await?;
         Ok(Box::new(carrier))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::Plain;
+    use crate::transport::testing::{Script, noop_context};
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    /// Words errors as they come.
+    struct Plainly;
+
+    impl Explain for Plainly {
+        fn explain(&self, error: StreamError, _: bool) -> io::Error {
+            io::Error::other(error)
+        }
+    }
+
+    fn nested() -> (Nested<Plainly>, Rc<RefCell<Script>>, Pool) {
+        let (carrier, script) = Script::carrier();
+        let pool = Pool::new(1 << 20);
+        let stream = Box::new(Plain::new(carrier, pool.clone()));
+        (Nested::new(stream, pool.clone(), Plainly), script, pool)
+    }
+
+    #[test]
+    fn bytes_pass_in_any_segmentation_and_an_idle_carrier_holds_no_memory() {
+        for limit in [1, 7, 5000] {
+            let (mut ours, script, pool) = nested();
+            let sent: Vec<u8> = (0..20_000_u32).map(|i| (i % 251) as u8).collect();
+            script.borrow_mut().feed(&sent);
+            let (mut got, mut out) = (Vec::new(), vec![0; limit]);
+            while let Poll::Ready(read) = ours.poll_read(&mut noop_context(), &mut out) {
+                let n = read.expect("it reads");
+                assert!(n > 0);
+                got.extend_from_slice(&out[..n]);
+            }
+            assert!(got == sent, "{limit}");
+            assert_eq!(pool.used(), 0, "nothing is held");
+            let mut left = &sent[..];
+            while !left.is_empty() {
+                let (one, two) = left.split_at(left.len().min(limit));
+                let slices = [IoSlice::new(one), IoSlice::new(two)];
+                let Poll::Ready(Ok(n)) = ours.poll_write(&mut noop_context(), &slices) else {
+                    panic!("it takes everything")
+                };
+                left = &left[n..];
+            }
+            assert!(ours.poll_flush(&mut noop_context()).is_ready() && script.borrow().written == sent);
+            assert!(ours.poll_close(&mut noop_context()).is_ready() && script.borrow().closed);
+            script.borrow_mut().end(Ok(()));
+            assert!(matches!(ours.poll_read(&mut noop_context(), &mut out), Poll::Ready(Ok(0))));
+        }
+    }
+
+    #[test]
+    fn what_a_blocked_stream_took_leaves_on_a_later_call() {
+        let (mut ours, script, _pool) = nested();
+        script.borrow_mut().open_writes(3);
+        let taken = ours.poll_write(&mut noop_context(), &[IoSlice::new(b"payload")]);
+        assert!(matches!(taken, Poll::Ready(Ok(7))));
+        assert!(ours.poll_flush(&mut noop_context()).is_pending());
+        script.borrow_mut().open_writes(100);
+        assert!(ours.poll_read_ready(&mut noop_context()).is_pending());
+        assert_eq!(script.borrow().written, b"payload");
     }
 }

@@ -67,6 +67,21 @@ impl From<io::Error> for StreamError {
     }
 }
 
+impl StreamError {
+    /// What a carrier says that rides on the stream that failed.
+    pub(crate) const fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Reset => io::ErrorKind::ConnectionReset,
+            Self::Unread => io::ErrorKind::BrokenPipe,
+            Self::Rejected | Self::Truncated => io::ErrorKind::UnexpectedEof,
+            Self::Timeout(_) => io::ErrorKind::TimedOut,
+            Self::Forged | Self::Protocol(_) => io::ErrorKind::InvalidData,
+            Self::Io(kind) => *kind,
+            Self::Closed | Self::Setup(_) => io::ErrorKind::ConnectionAborted,
+        }
+    }
+}
+
 /// One end of a relayed connection: payload in and out, in pooled buffers, half-closable.
 ///
 /// The methods are polled from one task. After an error every method may return it again. But a peer that takes no more

@@ -126,6 +126,26 @@ pub(crate) fn exchange_open(mut stream: TcpStream, len: usize, seed: u32) -> Tcp
     stream
 }
 
+/// Moves streams, the largest of them of `most` bytes, and datagrams through a SOCKS inbound. `ends`: the streams are ended,
+/// one direction after the other; not where they have both ends at once, as the sessions of mux do.
+pub(crate) fn exercise(socks: u16, most: usize, ends: bool) {
+    let (tcp, udp) = (tcp_echo().port(), udp_echo().port());
+    for (len, seed) in [(1, 1), (4096, 2), (100_000, 3), (most, 4)] {
+        let stream = connect(socks, "127.0.0.1", tcp);
+        if ends {
+            exchange(stream, len, seed);
+        } else {
+            exchange_open(stream, len, seed);
+        }
+    }
+    let association = Association::new(socks);
+    for len in [1, 512, 1400] {
+        let payload = vec![len as u8; len];
+        association.send("127.0.0.1", udp, &payload);
+        assert!(association.receive().ends_with(&payload), "{len}");
+    }
+}
+
 /// A client's UDP association. The connection holds it open.
 pub(crate) struct Association {
     pub(crate) control: TcpStream,

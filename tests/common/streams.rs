@@ -1,26 +1,12 @@
 //! What the streams of transports that share connections are put through.
 
-use super::socks_client::{Association, PATIENCE, connect, exchange, exchange_open, tcp_echo, udp_echo};
+use super::socks_client::{PATIENCE, connect, exchange, exchange_open, tcp_echo};
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use vmesskit::Error;
-
-/// Moves streams and datagrams through a SOCKS inbound.
-pub(crate) fn exercise(socks: u16) {
-    let (tcp, udp) = (tcp_echo().port(), udp_echo().port());
-    for (len, seed) in [(1, 1), (4096, 2), (100_000, 3), (1_000_000, 4)] {
-        exchange_open(connect(socks, "127.0.0.1", tcp), len, seed);
-    }
-    let association = Association::new(socks);
-    for len in [1, 512, 1400] {
-        let payload = vec![len as u8; len];
-        association.send("127.0.0.1", udp, &payload);
-        assert!(association.receive().ends_with(&payload), "{len}");
-    }
-}
 
 /// Opens `count` streams at once, moves bytes on all of them, then on all of them again while they are open.
 pub(crate) fn exercise_crowd(socks: u16, count: u32) {

@@ -1,11 +1,14 @@
 //! Servers and clients on a transport, and certificates for them.
 
-use super::socks_client::{free_port, start};
+use super::socks_client::{exercise, free_port, start, stop};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use vmesskit::Tunnel;
 
 /// The user that the tests' clients are.
 pub(crate) const ID: &str = "b831381d-6324-4d53-ad4f-8cda48b30811";
+
+/// What a client's outbound has for mux.
+pub(crate) const MUX: &str = r#", "mux": {"enabled": true}"#;
 
 /// An issuer of certificates.
 pub(crate) struct Issuer(CertifiedIssuer<'static, KeyPair>);
@@ -113,4 +116,13 @@ pub(crate) fn server(stream: &str) -> (Tunnel, u16) {
 pub(crate) fn client(server: u16, stream: &str, more: &str) -> (Tunnel, u16) {
     let port = free_port();
     (start(&client_config(port, server, stream, more)), port)
+}
+
+/// Moves streams and datagrams by our client on a transport, without mux and with it.
+pub(crate) fn exercise_client(server: u16, stream: &str) {
+    for mux in ["", MUX] {
+        let (ours, socks) = client(server, stream, mux);
+        exercise(socks, 3_000_000, mux.is_empty());
+        stop(&ours);
+    }
 }

@@ -11,7 +11,8 @@ use super::url::Url;
 use crate::config::{self, LogLevel, OutboundProtocol, Tls};
 use crate::error::{Error, ErrorKind, Stage};
 use crate::transport::http1::{self, parse_response};
-use crate::transport::{Carrier, Nested, NestedTls, Seen, StreamError};
+use crate::transport::{Carrier, Explain, Nested, NestedTls, StreamError};
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -82,13 +83,20 @@ impl Bench {
         };
         let opening = outbound.open_stream(Rc::clone(shard), self.url.target.clone());
         let opened = timeout_at(deadline, opening).await.map_err(late)?.map_err(|failed| failed.error)?;
-        let (carrier, seen) = Nested::new(opened.stream, shard.pool.clone());
+        let seen = Rc::<Seen>::default();
+        let carrier = Nested::new(opened.stream, shard.pool.clone(), Rc::clone(&seen));
         timeout_at(deadline, self.ask(shard, carrier, &seen, deadline)).await.map_err(late)??;
         Ok(shard.clock.now().since(started))
     }
 
     /// Asks for the address, and waits for the head of an answer.
-    async fn ask(&self, shard: &Shard, carrier: Nested, seen: &Seen, deadline: Instant) -> Result<(), Error> {
+    async fn ask(
+        &self,
+        shard: &Shard,
+        carrier: Nested<Rc<Seen>>,
+        seen: &Seen,
+        deadline: Instant,
+    ) -> Result<(), Error> {
         let Some(tls) = &self.tls else {
             return self.get(carrier).await.map_err(|error| explain(seen, &error));
         };
@@ -115,6 +123,26 @@ impl Bench {
         carrier.abort();
         let response = parse_response(&head);
         response.map(drop).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+/// What became of the stream below the request, whatever became of the layers on it.
+#[derive(Default)]
+struct Seen {
+    /// Whether the server has proved that it understands us.
+    answered: Cell<bool>,
+    /// Why the stream failed.
+    failure: RefCell<Option<StreamError>>,
+}
+
+impl Explain for Rc<Seen> {
+    fn explain(&self, error: StreamError, _: bool) -> io::Error {
+        self.failure.borrow_mut().get_or_insert_with(|| error.clone());
+        io::Error::new(error.kind(), error)
+    }
+
+    fn heard(&self, answered: bool) {
+        self.answered.set(answered);
     }
 }
 

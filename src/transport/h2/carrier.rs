@@ -49,6 +49,10 @@ impl<F: Framing, H: Head> Carrier for StreamCarrier<F, H> {
         self.sending.poll_flush(cx)
     }
 
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.sending.poll_flush(cx).map(drop)
+    }
+
     fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.sending.end())
     }

@@ -64,6 +64,8 @@ pub(crate) struct Script {
     pub(crate) closed: bool,
     /// Whether it was aborted.
     pub(crate) aborted: bool,
+    /// Whether what was written is still on its way.
+    pub(crate) undrained: bool,
 }
 
 impl Script {
@@ -82,6 +84,7 @@ impl Script {
             reads: Vec::new(),
             closed: false,
             aborted: false,
+            undrained: false,
         }));
         (ScriptCarrier(Rc::clone(&script)), script)
     }
@@ -152,6 +155,10 @@ impl Carrier for ScriptCarrier {
         }
         script.reads.push(read);
         Poll::Ready(Ok(read))
+    }
+
+    fn poll_drained(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        if self.0.borrow().undrained { Poll::Pending } else { Poll::Ready(()) }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {

@@ -5,15 +5,13 @@
 //! the start of a record whose rest has not come, and payload for which the reader had no room.
 
 use super::super::Carrier;
+use super::super::carrier::forward_carrier;
 use super::Scratch;
 use super::handshake::{Kernel, Secrets};
 use super::records::{Content, HEAD, Keys, MAX_PAYLOAD, MAX_RECORD, OVERHEAD, RecordError, record_len};
 use super::words;
 use rustls::{AlertDescription, ExtractedSecrets};
-use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 /// How many records one write makes before others have their turn.
@@ -478,21 +476,7 @@ impl<C: Carrier> Carrier for TlsCarrier<C> {
         self.poll_flush(cx)
     }
 
-    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        self.below.reset()
-    }
-
-    fn closed(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        self.below.closed()
-    }
-
-    fn local_ip(&self) -> Option<IpAddr> {
-        self.below.local_ip()
-    }
-
-    fn abort(&mut self) {
-        self.below.abort();
-    }
+    forward_carrier!(self, self.below; reset closed local_ip abort);
 }
 
 const _: () = assert!(HEAD == 5 && OVERHEAD <= MAX_RECORD - MAX_PAYLOAD);

@@ -2,14 +2,13 @@
 
 use super::super::Carrier;
 use super::super::behind::Behind;
+use super::super::carrier::forward_carrier;
 use super::deframe::{Deframer, End, Role};
 use super::doubt::Doubt;
 use super::frame::{FrameError, Head, MAX_HEAD, Mask, Opcode};
 use super::framer::{Framer, mask_key};
 use crate::engine::Shard;
-use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -244,6 +243,12 @@ impl<C: Carrier> Carrier for WsCarrier<C> {
         self.carrier.poll_flush(cx)
     }
 
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // What cannot be sent any more need not be waited for.
+        let _ = ready!(self.poll_control(cx));
+        self.carrier.poll_drained(cx)
+    }
+
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.finished = true;
         if self.role == Role::Client && !self.bare_end && self.deframer.end().is_none() {
@@ -252,19 +257,5 @@ impl<C: Carrier> Carrier for WsCarrier<C> {
         self.poll_end(cx)
     }
 
-    fn reset(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        self.carrier.reset()
-    }
-
-    fn closed(&mut self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        self.carrier.closed()
-    }
-
-    fn local_ip(&self) -> Option<IpAddr> {
-        self.carrier.local_ip()
-    }
-
-    fn abort(&mut self) {
-        self.carrier.abort();
-    }
+    forward_carrier!(self, self.carrier; reset closed local_ip abort);
 }

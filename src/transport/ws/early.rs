@@ -181,6 +181,14 @@ impl<C: Carrier> Carrier for Delayed<C> {
         }
     }
 
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let State::Open(carrier) = &mut self.0 {
+            return carrier.poll_drained(cx);
+        }
+        // The rest is a request, or nothing at all.
+        self.poll_flush(cx).map(drop)
+    }
+
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match ready!(self.poll_open(cx))? {
             Some(carrier) => carrier.poll_close(cx),

@@ -397,6 +397,16 @@ async fn a_blocked_socket_holds_no_memory() {
 }
 
 #[tokio::test]
+async fn an_abort_waits_for_what_is_on_its_way_below() {
+    for (mut carrier, script) in [client(), server()] {
+        script.borrow_mut().undrained = true;
+        assert!(carrier.poll_drained(&mut noop_context()).is_pending());
+        script.borrow_mut().undrained = false;
+        assert!(carrier.poll_drained(&mut noop_context()).is_ready());
+    }
+}
+
+#[tokio::test]
 async fn a_full_pool_slows_writing_and_does_not_stop_it() {
     let (mut client, script) = client();
     let pool = client.shard_of().pool.clone();
