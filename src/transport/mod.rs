@@ -1,7 +1,7 @@
 //! What carries a protocol to a server and back: carriers, the dialler, and the adapter that seals them.
 //!
-//! * A [`Carrier`] is a reliable byte stream to a server: a TCP socket today, TLS or WebSocket on top of one later. Each
-//!   carrier is one file here and implements that one small trait.
+//! * A [`Carrier`] is a reliable byte stream to a server: a socket, TLS or a WebSocket on top of one, a stream of HTTP/2,
+//!   gRPC or QUIC, a conversation of mKCP, a stream of another outbound. Each implements that one small trait.
 //! * A [`Stream`] carries a flow's payload in pooled buffers. Both ends of a relay are streams: the tun flow or SOCKS
 //!   socket on one side, what an outbound opened on the other.
 //! * [`Datagrams`] is the same for UDP.

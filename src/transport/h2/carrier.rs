@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 pub(super) struct StreamCarrier<F, H> {
     // Dropped in this order: the slot lets go of the stream before the stream's own handles go.
     slot: Slot,
+    aborted: bool,
     sending: Sending<F>,
     receiving: Receiving<F, H>,
     local_ip: Option<IpAddr>,
@@ -28,7 +29,7 @@ impl<F: Framing, H: Head> StreamCarrier<F, H> {
         receiving: Receiving<F, H>,
         local_ip: Option<IpAddr>,
     ) -> Self {
-        Self { slot, sending, receiving, local_ip }
+        Self { slot, aborted: false, sending, receiving, local_ip }
     }
 }
 
@@ -72,6 +73,19 @@ impl<F: Framing, H: Head> Carrier for StreamCarrier<F, H> {
     }
 
     fn abort(&mut self) {
+        self.aborted = true;
         self.sending.abort();
+    }
+}
+
+impl<F, H> Drop for StreamCarrier<F, H> {
+    fn drop(&mut self) {
+        // The protocol above has said its end before this one's came: mostly they are a packet apart.
+        if !self.aborted
+            && self.sending.is_ended()
+            && let Some(body) = self.receiving.take_rest()
+        {
+            self.slot.leave(body);
+        }
     }
 }

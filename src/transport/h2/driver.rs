@@ -88,6 +88,7 @@ impl Driver {
             if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
                 return Poll::Ready(ended.map_err(Failure::from));
             }
+            self.link.hub.see_off(cx);
             self.look(cx);
             if self.asks() {
                 continue;
@@ -173,7 +174,7 @@ impl Driver {
             true => since + IDLE,
             false => *self.farewell.get_or_insert_with(|| Instant::now() + FAREWELL),
         });
-        end.into_iter().chain(answer).min()
+        end.into_iter().chain(answer).chain(self.link.hub.seen_off_by()).min()
     }
 
     /// Does what is due; why the connection has to be given up, if it has.

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 /// The most streams on one connection, whatever the server allows.
-const MAX_STREAMS: usize = 100;
+const MAX_STREAMS: usize = 200;
 /// A connection on which nothing has come for so long is asked before it is used.
 const STALE: Duration = Duration::from_secs(10);
 /// How long it may take to answer.
@@ -49,7 +49,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Speaks HTTP/2 on a carrier. The server must have answered by `deadline`, but it is not waited for.
+    /// Speaks HTTP/2 on a carrier. The server must have answered by `deadline`, but it is not waited for. `freed` is told
+    /// of room for another stream.
     ///
     /// # Errors
     /// [`DialError`] with stage `upgrade`.
@@ -57,10 +58,11 @@ impl Link {
         shard: &Rc<Shard>,
         carrier: Box<dyn Carrier>,
         options: &Options,
+        freed: &Rc<Notify>,
         deadline: Instant,
     ) -> Result<Rc<Self>, DialError> {
         let started = Instant::now();
-        let hub = Hub::new(&shard.clock);
+        let hub = Hub::new(&shard.clock, Rc::clone(freed));
         let local_ip = carrier.local_ip();
         let wire = Wire::new(carrier, Rc::clone(&hub.pulse), shard.pool.clone(), true);
         let mut builder = Builder::new();

@@ -24,13 +24,15 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 /// The most connections to one server that take new streams.
-const MAX_LINKS: usize = 8;
+const MAX_LINKS: usize = 32;
 
 /// The connections to one server. New ones are dialled when those that are there have no room.
 #[derive(Default)]
 pub(in crate::transport) struct Pool {
     links: RefCell<Vec<Rc<Link>>>,
     dialling: RefCell<Option<Rc<Dialling>>>,
+    /// Told when a stream has left.
+    freed: Rc<Notify>,
 }
 
 /// A connection that is being made, which others wait for as well.
@@ -54,7 +56,7 @@ impl Pool {
     /// must come by `answer_by` if that is given. `dial` makes a carrier if one is needed.
     ///
     /// # Errors
-    /// [`DialError`] of `dial`, else with stage `upgrade`; `ResourceLimit` if all connections are full.
+    /// [`DialError`] of `dial`, else with stage `upgrade`; `ResourceLimit` if all connections stay full until the deadline.
     pub(in crate::transport) async fn open<F, H>(
         &self,
         shard: &Rc<Shard>,
@@ -98,7 +100,7 @@ impl Pool {
     ) -> Result<Opened, DialError> {
         let started = Instant::now();
         loop {
-            if Instant::now() >= deadline {
+            if Instant::now() > deadline {
                 return Err(Failure::Silent.into_dial(started));
             }
             let Some(link) = self.pick() else {
@@ -150,15 +152,16 @@ impl Pool {
             return failed.map_or(Ok(()), Err);
         }
         if self.links.borrow().len() >= MAX_LINKS {
-            let error = Error::new(
-                ErrorKind::ResourceLimit { what: "streams" },
-                "all connections to the server are full",
-            );
-            return Err(DialError { error, kind: io::ErrorKind::QuotaExceeded });
+            // Servers end the streams of apps that are gone seconds later.
+            return timeout_at(deadline, self.freed.notified()).await.map_err(|_| {
+                let what = ErrorKind::ResourceLimit { what: "streams" };
+                let error = Error::new(what, "all connections to the server are full");
+                DialError { error, kind: io::ErrorKind::QuotaExceeded }
+            });
         }
         let turn = Turn::begin(self);
         let made = match dial().await {
-            Ok(carrier) => Link::connect(shard, carrier, options, deadline).await,
+            Ok(carrier) => Link::connect(shard, carrier, options, &self.freed, deadline).await,
             Err(error) => Err(error),
         };
         match made {

@@ -78,6 +78,16 @@ pub(super) struct Receiving<F, H> {
     payload: usize,
 }
 
+impl<F, H> Receiving<F, H> {
+    /// What is still to come, unless the peer has ended already or nothing may come.
+    pub(super) fn take_rest(&mut self) -> Option<RecvStream> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Open(body) if !body.is_end_stream() => Some(body),
+            _ => None,
+        }
+    }
+}
+
 impl<F: Framing, H: Head> Receiving<F, H> {
     /// At a client.
     pub(super) fn answer(answer: Answer<H>, framing: F) -> Self {

@@ -23,15 +23,17 @@ pub(super) struct Sending<F> {
     framing: PhantomData<F>,
 }
 
+impl<F> Sending<F> {
+    /// Whether we have ended it.
+    pub(super) const fn is_ended(&self) -> bool {
+        self.ended
+    }
+}
+
 impl<F: Framing> Sending<F> {
     /// Of a new stream.
     pub(super) const fn new(stream: SendStream<Chunk>, queued: Queued, serves: bool) -> Self {
         Self { stream, queued, serves, ended: false, framing: PhantomData }
-    }
-
-    /// Whether we have ended it.
-    pub(super) const fn is_ended(&self) -> bool {
-        self.ended
     }
 
     /// Copies a prefix of `slices` to the connection's queue, as much as the peer's windows take.

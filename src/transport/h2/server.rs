@@ -56,7 +56,7 @@ pub(in crate::transport) async fn serve<C: Carrier + Unpin, S: Service>(
     deadline: Instant,
 ) -> Result<Server<C, S>, Failure> {
     let options = Options::new(&shard.pool, 0, None);
-    let (hub, local_ip) = (Hub::new(&shard.clock), carrier.local_ip());
+    let (hub, local_ip) = (Hub::new(&shard.clock, Rc::default()), carrier.local_ip());
     let wire = Wire::new(carrier, Rc::clone(&hub.pulse), shard.pool.clone(), false);
     let mut builder = Builder::new();
     builder
@@ -135,10 +135,14 @@ impl<C: Carrier + Unpin, S: Service> Server<C, S> {
             if let Poll::Ready(asked) = self.connection.poll_accept(cx) {
                 return Poll::Ready(asked.transpose().map_err(Failure::from));
             }
+            self.hub.see_off(cx);
             if self.measures(cx) {
                 continue;
             }
-            let Some(due) = self.due() else { return Poll::Pending };
+            let idle = self.due();
+            let Some(due) = idle.into_iter().chain(self.hub.seen_off_by()).min() else {
+                return Poll::Pending;
+            };
             if due > Instant::now() {
                 if self.timer.deadline() != due {
                     self.timer.as_mut().reset(due);
@@ -146,6 +150,9 @@ impl<C: Carrier + Unpin, S: Service> Server<C, S> {
                 if self.timer.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
+            }
+            if idle.is_none_or(|idle| idle > Instant::now()) {
+                continue;
             }
             if self.farewell.is_some() {
                 self.hub.pulse.aborts.set(true);

@@ -12,13 +12,13 @@ async fn ping(stream: &mut CarrierIo<Box<dyn Carrier>>) {
     assert_eq!(&got, b"ping");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn streams_share_connections_up_to_a_bound() {
     on_shard(async |shard| {
         let (echoes, client) = (Echoes::new(&shard), Client::new(settings(), true));
         let dial = async || echoes.connect().await;
         let mut streams = Vec::new();
-        for _ in 0..250 {
+        for _ in 0..500 {
             streams.push(io(client.open(&shard, soon(), &dial).await.expect("open")));
         }
         for stream in &mut streams {
@@ -30,12 +30,91 @@ async fn streams_share_connections_up_to_a_bound() {
             streams.push(io(client.open(&shard, soon(), &dial).await.expect("open")));
         }
         assert_eq!(echoes.made.get(), 3, "their places are taken again");
-        for _ in 0..700 {
+        while streams.len() < 32 * 200 {
             streams.push(io(client.open(&shard, soon(), &dial).await.expect("open")));
         }
         let full = client.open(&shard, soon(), &dial).await.err().expect("full");
         assert_eq!(full.error.kind, crate::error::ErrorKind::ResourceLimit { what: "streams" });
-        assert_eq!(echoes.made.get(), 8);
+        assert_eq!(echoes.made.get(), 32);
+        // One that ends meanwhile makes room for the one that waits.
+        let ends = async {
+            sleep(Duration::from_secs(1)).await;
+            streams.pop();
+        };
+        let (waited, ()) = tokio::join!(client.open(&shard, soon(), &dial), ends);
+        ping(&mut io(waited.expect("open"))).await;
+    })
+    .await;
+}
+
+/// A service whose streams end as those of a protocol do that knows its own end: the carrier's is not waited for.
+async fn answer(mut stream: CarrierIo<Box<dyn Carrier>>) {
+    let mut got = [0; 4];
+    stream.read_exact(&mut got).await.expect("asked");
+    stream.write_all(&got).await.expect("answered");
+    stream.shutdown().await.expect("ended");
+}
+
+#[tokio::test]
+async fn a_connection_outlives_thousands_of_streams_whose_ends_nobody_waits_for() {
+    on_shard(async |shard| {
+        let client = Client::new(settings(), true);
+        let made = Cell::new(0);
+        let dial = async || {
+            made.set(made.get() + 1);
+            let (ours, theirs) = duplex();
+            let serving = Rc::clone(&shard);
+            shard.spawn(async move {
+                let accept = |carrier| drop(tokio::task::spawn_local(answer(io(carrier))));
+                let _ = to_end(serve(&serving, theirs, &settings(), soon()).await, accept).await;
+            });
+            let ours: Box<dyn Carrier> = Box::new(ours);
+            Ok(ours)
+        };
+        for _ in 0..3000 {
+            let mut stream = io(client.open(&shard, soon(), &dial).await.expect("open"));
+            ping(&mut stream).await;
+            stream.shutdown().await.expect("ended");
+        }
+        assert_eq!(made.get(), 1);
+        while !client.is_clean() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_ends_a_stream_is_not_waited_for() {
+    on_shard(async |shard| {
+        let client = Client::new(settings(), true);
+        let (ours, theirs) = duplex();
+        let held = RefCell::new(Vec::new());
+        let serving = async {
+            let served = serve(&shard, theirs, &settings(), soon()).await;
+            let _ = to_end(served, |carrier| held.borrow_mut().push(carrier)).await;
+        };
+        let using = async {
+            let ours = RefCell::new(Some(Box::new(ours) as Box<dyn Carrier>));
+            let once = async || Ok(ours.take().expect("dialled once"));
+            for _ in 0..150 {
+                let mut stream = io(client.open(&shard, soon(), &once).await.expect("open"));
+                stream.write_all(b"ping").await.expect("written");
+                while held.borrow().is_empty() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                // The head of the answer has come, and its end never does.
+                let (mut theirs, mut got) = (held.borrow_mut().pop().expect("accepted"), [0; 4]);
+                poll_fn(|cx| theirs.poll_write(cx, &[IoSlice::new(b"pong")])).await.expect("written");
+                stream.read_exact(&mut got).await.expect("answered");
+                stream.shutdown().await.expect("ended");
+                std::mem::forget(theirs);
+            }
+            assert!(!client.is_clean());
+            sleep(Duration::from_secs(3)).await;
+            assert!(client.is_clean());
+        };
+        tokio::select! { () = serving => panic!("it ended"), () = using => {} }
     })
     .await;
 }
