@@ -30,6 +30,7 @@ mod mailbox;
 mod measure;
 mod network;
 mod outbound;
+mod pace;
 pub(crate) mod pending;
 mod places;
 mod relay;

@@ -9,6 +9,7 @@
 //! The timer stands still while the device sleeps. Deadlines do not: whatever wakes a relay first after a sleep, a packet
 //! or the host's `wake`, finds them passed.
 
+use super::pace;
 use crate::transport::{Stream, StreamError};
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -319,6 +320,7 @@ impl Relay {
             self.replied = false;
             self.last_moved = Instant::now();
             meter.moved(moved, 0);
+            pace::moved(moved);
             if self.answer == Answer::NotDue && !self.remote.answered() {
                 self.answer = Answer::Due(self.last_moved);
             }
@@ -336,6 +338,7 @@ impl Relay {
             self.replied = true;
             self.last_moved = Instant::now();
             meter.moved(0, moved);
+            pace::moved(moved);
         }
         if matches!(self.answer, Answer::Due(_)) && self.remote.answered() {
             self.answer = Answer::Settled;

@@ -8,6 +8,7 @@ use super::host::HostLink;
 use super::inbound::listener::TURNS;
 use super::mailbox::{Command, Latest, Mailbox, Reply, Signals, Stopping};
 use super::network;
+use super::pace;
 use super::running::{Running, tun_settings};
 use super::shard::{Live, Shard};
 use super::shared::Shared;
@@ -21,6 +22,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Builder;
 use tokio::task::{LocalSet, yield_now};
 use tokio::time::{Instant, sleep_until};
 
@@ -58,7 +60,8 @@ enum Outcome {
 pub(super) fn run(seed: Seed, tun: Option<TunHandle>, started: Reply<()>) {
     let shared = Arc::clone(&seed.shared);
     let mut stops = Vec::new();
-    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let outcome = match Builder::new_current_thread().enable_all().on_thread_park(pace::before_sleep).build()
+    {
         Ok(runtime) => runtime.block_on(live_and_end(seed, tun, started, &mut stops)),
         Err(error) => Outcome::Unstarted(starved(&error), started),
     };

@@ -6,6 +6,7 @@ use super::host::HostLink;
 use super::listeners::{Change, Listeners, Prepared};
 use super::mailbox::Mailbox;
 use super::network;
+use super::pace;
 use super::runner::{say_goodbye, starved};
 use super::shard::{Live, Shard};
 use super::shared::Shared;
@@ -63,7 +64,8 @@ pub(super) enum Order {
 
 /// Runs a worker to its end: the body of its thread. Why it could not go on is told to `failed`, once.
 pub(super) fn run(seed: Seed, orders: Mailbox<Order>, failed: &UnboundedSender<Error>) {
-    let body = || match Builder::new_current_thread().enable_all().build() {
+    let body = || match Builder::new_current_thread().enable_all().on_thread_park(pace::before_sleep).build()
+    {
         Ok(runtime) => runtime.block_on(live(seed, orders)),
         Err(error) => Err(starved(&error)),
     };
