@@ -102,12 +102,6 @@ object Configs {
             {"address": "127.0.0.1", "port": $port, "users": [{"id": "$ID"}]}]}}]}"""
     }
 
-    /** A VMess server on a loopback port, with one user. */
-    fun server(port: Int): String =
-        """{"inbounds": [{"protocol": "vmess", "tag": "server", "listen": "127.0.0.1", "port": $port,
-            "settings": {"clients": [{"id": "$ID", "email": "ann@example.com"}]}}],
-            "outbounds": [{"protocol": "freedom"}]}"""
-
     /** A SOCKS proxy on a loopback port. */
     fun socks(port: Int): String =
         """{"inbounds": [{"protocol": "socks", "listen": "127.0.0.1", "port": $port}],
