@@ -1,5 +1,6 @@
 package org.vmesskit.test
 
+import java.net.BindException
 import java.net.DatagramPacket
 import java.net.DatagramSocket
 import java.net.InetAddress
@@ -9,11 +10,16 @@ import kotlin.concurrent.thread
 
 /** Echoes TCP and UDP on one loopback port, until it is closed. */
 class EchoServer : AutoCloseable {
-    private val udp = DatagramSocket(0, InetAddress.getLoopbackAddress())
-    val port: Int = udp.localPort
-    private val tcp = ServerSocket(port, 50, InetAddress.getLoopbackAddress())
+    private val udp: DatagramSocket
+    private val tcp: ServerSocket
+    val port: Int
 
     init {
+        // A port that is free for one may be taken for the other.
+        val sockets = (1..PORTS_TRIED).firstNotNullOf { pair() }
+        udp = sockets.first
+        tcp = sockets.second
+        port = udp.localPort
         thread(isDaemon = true) {
             runCatching {
                 while (true) {
@@ -29,6 +35,21 @@ class EchoServer : AutoCloseable {
     override fun close() {
         udp.close()
         tcp.close()
+    }
+
+    private companion object {
+        const val PORTS_TRIED = 50
+
+        fun pair(): Pair<DatagramSocket, ServerSocket>? {
+            val here = InetAddress.getLoopbackAddress()
+            val udp = DatagramSocket(0, here)
+            return try {
+                udp to ServerSocket(udp.localPort, 50, here)
+            } catch (_: BindException) {
+                udp.close()
+                null
+            }
+        }
     }
 }
 
