@@ -17,6 +17,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket, UnixStream};
 
 /// How much unsent data the kernel takes before a socket counts as full: enough for the fastest path that a tunnel
 /// meets, and little enough that what is sealed goes out soon.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const NOTSENT_LOWAT: u32 = 128 * 1024;
 /// How long sent data may stay unacknowledged before the connection is given up.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -221,7 +222,7 @@ fn open(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<So
 fn prepare_tcp(socket: &Socket, options: &SockOpt) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     // What follows tunes a connection that works without it.
-    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
     tune(socket, options, Some(USER_TIMEOUT));
     Ok(())

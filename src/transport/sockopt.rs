@@ -48,6 +48,7 @@ impl From<Refused> for Error {
 }
 
 const MARK: &str = "streamSettings.sockopt.mark";
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const DEVICE: &str = "streamSettings.sockopt.interface";
 /// The path of the address that sockets are bound to.
 pub(super) const SEND_THROUGH: &str = "sendThrough";
@@ -83,7 +84,7 @@ pub(crate) fn tune(socket: &Socket, options: &SockOpt, user_timeout: Option<Dura
             let _ = socket.set_tcp_user_timeout(Some(timeout));
         }
         if let Some(congestion) = &options.congestion {
-            let _ = socket.set_tcp_congestion(congestion.as_bytes());
+            let _ = rustix::net::sockopt::set_tcp_congestion(socket, congestion);
         }
     }
 }

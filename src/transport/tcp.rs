@@ -1,7 +1,7 @@
 //! The plain TCP socket as a carrier.
 
 use super::Plain;
-use super::socket::{self, Socket, SocketCarrier, forward_socket};
+use super::socket::{Socket, SocketCarrier, forward_socket};
 use crate::buffer::Pool;
 use std::net::IpAddr;
 use std::task::{Context, Poll};
@@ -26,7 +26,7 @@ forward_socket!(TcpStream {
         // its way comes before the reset that follows.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if socket2::SockRef::from(self).set_tcp_notsent_lowat(1).is_ok() {
-            return socket::poll_writable(self, cx).map(drop);
+            return super::socket::poll_writable(self, cx).map(drop);
         }
         let _ = cx;
         Poll::Ready(())

@@ -5,10 +5,12 @@ import Foundation
 open class NETunnelProvider: NSObject {
     public var protocolConfiguration: NEVPNProtocol = NETunnelProviderProtocol()
     public var reasserting = false {
-        didSet { reassertions.append(reasserting) }
+        didSet { lock.withLock { asserted.append(reasserting) } }
     }
+    private let lock = NSLock()
+    private var asserted: [Bool] = []
     /// Tests: every value that `reasserting` was given.
-    public var reassertions: [Bool] = []
+    public var reassertions: [Bool] { lock.withLock { asserted } }
     /// Tests: the settings in the order in which they were set.
     public var applied: [NETunnelNetworkSettings?] = []
     /// Tests: what the next settings are refused with.

@@ -10,7 +10,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// A SHA-256 hash.
 type Hash = [u8; 32];
@@ -247,7 +247,7 @@ fn nobody() -> Error {
 /// The issuers that the system trusts. Read once: they are the same for all instances.
 #[cfg(not(target_os = "ios"))]
 fn system_roots() -> &'static Arc<RootCertStore> {
-    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    static ROOTS: std::sync::OnceLock<Arc<RootCertStore>> = std::sync::OnceLock::new();
     ROOTS.get_or_init(|| Arc::new(read_roots()))
 }
 

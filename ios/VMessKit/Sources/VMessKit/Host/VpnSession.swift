@@ -78,11 +78,11 @@ public final class VpnSession: Sendable {
 
     /// Asks the run to stop, wherever it is, and returns at once.
     public func requestStop() {
-        let run = state.withLock { state in
+        let tunnel = state.withLock { state in
             state.run?.isWanted = false
-            return state.run
+            return state.run?.tunnel
         }
-        run?.tunnel?.requestStop()
+        tunnel?.requestStop()
     }
 
     /// Stops, and returns when everything is put away, or after some seconds if the app's own code hangs.
@@ -105,7 +105,8 @@ public final class VpnSession: Sendable {
     ///
     /// - Throws: `VMessError`.
     public func reload() async throws {
-        guard let run = state.withLock({ $0.run }), let tunnel = run.tunnel else { throw VpnSession.notRunning }
+        let running = state.withLock { state in state.run.flatMap { run in run.tunnel.map { (run, $0) } } }
+        guard let (run, tunnel) = running else { throw VpnSession.notRunning }
         do {
             let configuration = try await host.configuration()
             let before = state.withLock { _ in run.configuration }
