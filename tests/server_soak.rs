@@ -1,8 +1,7 @@
 //! A server under a mixed load: legacy and AEAD users, TCP, UDP, mux, XUDP and packetaddr, strangers, users who come and
 //! go, reloads that open and close ports. When it is over nothing is left: no connection, thread, descriptor or memory.
 //!
-//! Alone in its file, because it counts what belongs to the whole process. The five minutes are for
-//! `cargo test --release --test server_soak -- --ignored`.
+//! Alone in its file, because it counts what belongs to the whole process. It takes minutes: `scripts/test-all` runs it.
 
 #[path = "common/engine.rs"]
 mod engine;
@@ -216,14 +215,14 @@ fn soak(time: Duration) {
 }
 
 #[test]
-#[ignore = "takes seven minutes"]
+#[ignore = "takes seven minutes; scripts/test-all runs it"]
 fn five_minutes_of_everything_leave_nothing_behind() {
     soak(Duration::from_secs(300));
 }
 
 /// The same without the minutes: what is kept after a load shows here too.
 #[test]
-#[ignore = "takes three minutes, since named sources are kept for one"]
+#[ignore = "takes a minute or more, since named sources are kept for one; scripts/test-all runs it"]
 fn seconds_of_everything_leave_nothing_behind() {
     soak(Duration::from_secs(10));
 }

@@ -121,7 +121,7 @@ fn v2ray_speaks_to_our_server() {
             let Some(_v2ray) = V2ray::with_config(&client_config(socks, 1, &stream, mux), socks) else {
                 return;
             };
-            exercise(socks, 3_000_000, mux.is_empty());
+            exercise(socks, 5_000_000, mux.is_empty());
         }
         stop(&ours);
     }
@@ -135,7 +135,7 @@ fn a_server_that_is_gone_is_an_error_at_once() {
     let started = Instant::now();
     refused(socks);
     let theirs = start(&server_config(0, &stream));
-    exercise(socks, 3_000_000, true);
+    exercise(socks, 5_000_000, true);
     stop(&theirs);
     refused(socks);
     assert!(started.elapsed() < Duration::from_secs(20));

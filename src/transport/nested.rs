@@ -18,10 +18,12 @@ use tokio::time::Instant;
 /// Who knows what a failure of the stream means to those above.
 pub(crate) trait Explain {
     /// Words an error as a carrier does. `answered`: whether the outbound's server has proved that it understands us.
-    fn explain(&self, error: StreamError, answered: bool) -> io::Error;
+    fn explain(&self, error: StreamError, _answered: bool) -> io::Error {
+        io::Error::new(error.kind(), error)
+    }
 
     /// Hears that something has come, or that the stream has failed.
-    fn heard(&self, _answered: bool) {}
+    fn heard(&self, _answered: bool, _failure: Option<&StreamError>) {}
 }
 
 /// A stream as a carrier.
@@ -45,7 +47,9 @@ impl<E: Explain> Nested<E> {
     }
 
     fn explain(&self, error: StreamError) -> io::Error {
-        self.explain.explain(error, self.stream.answered())
+        let answered = self.stream.answered();
+        self.explain.heard(answered, Some(&error));
+        self.explain.explain(error, answered)
     }
 
     /// Moves on what has been taken. An error is told to whoever writes or reads next.
@@ -62,7 +66,7 @@ impl<E: Explain> Nested<E> {
         }
         self.move_on(cx);
         let received = ready!(self.stream.poll_recv(cx, Class::Large.capacity()));
-        self.explain.heard(self.stream.answered());
+        self.explain.heard(self.stream.answered(), None);
         match received {
             Ok(Some(buffer)) => self.received = buffer,
             Ok(None) => self.ended = true,
@@ -193,11 +197,7 @@ mod tests {
     /// Words errors as they come.
     struct Plainly;
 
-    impl Explain for Plainly {
-        fn explain(&self, error: StreamError, _: bool) -> io::Error {
-            io::Error::other(error)
-        }
-    }
+    impl Explain for Plainly {}
 
     fn nested() -> (Nested<Plainly>, Rc<RefCell<Script>>, Pool) {
         let (carrier, script) = Script::carrier();

@@ -122,7 +122,7 @@ pub(crate) fn client(server: u16, stream: &str, more: &str) -> (Tunnel, u16) {
 pub(crate) fn exercise_client(server: u16, stream: &str) {
     for mux in ["", MUX] {
         let (ours, socks) = client(server, stream, mux);
-        exercise(socks, 3_000_000, mux.is_empty());
+        exercise(socks, 5_000_000, mux.is_empty());
         stop(&ours);
     }
 }

@@ -10,7 +10,7 @@ use super::super::shared::Shared;
 use super::url::Url;
 use crate::config::{self, LogLevel, OutboundProtocol, Tls};
 use crate::error::{Error, ErrorKind, Stage};
-use crate::transport::http1::{self, parse_response};
+use crate::transport::http1::{self, HeadError, parse_response};
 use crate::transport::{Carrier, Explain, Nested, NestedTls, StreamError};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -105,12 +105,12 @@ impl Bench {
             ErrorKind::TlsFailed => {
                 Error { text: "the address could not be reached by TLS".into(), ..failed.error }
             }
-            _ => explain(seen, &failed.kind.into()),
+            _ => explain(seen, &Unanswered::Carrier(failed.kind.into())),
         })?;
         self.get(carrier).await.map_err(|error| explain(seen, &error))
     }
 
-    async fn get<C: Carrier>(&self, mut carrier: C) -> io::Result<()> {
+    async fn get<C: Carrier>(&self, mut carrier: C) -> Result<(), Unanswered> {
         let first = format!("GET {} HTTP/1.1", self.url.path);
         let fields = [
             ("Host", self.url.authority.as_str()),
@@ -121,9 +121,19 @@ impl Bench {
         http1::write_all(&mut carrier, &http1::write_head(&first, fields)).await?;
         let (head, _) = http1::read_head(&mut carrier).await?;
         carrier.abort();
-        let response = parse_response(&head);
-        response.map(drop).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        Ok(parse_response(&head).map(drop)?)
     }
+}
+
+/// Why a request has had no answer.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    /// What carries it has failed, or what came is no head at all.
+    #[error("{0}")]
+    Carrier(#[from] io::Error),
+    /// What came is no answer of HTTP.
+    #[error("{0}")]
+    NoHttp(#[from] HeadError),
 }
 
 /// What became of the stream below the request, whatever became of the layers on it.
@@ -136,13 +146,11 @@ struct Seen {
 }
 
 impl Explain for Rc<Seen> {
-    fn explain(&self, error: StreamError, _: bool) -> io::Error {
-        self.failure.borrow_mut().get_or_insert_with(|| error.clone());
-        io::Error::new(error.kind(), error)
-    }
-
-    fn heard(&self, answered: bool) {
+    fn heard(&self, answered: bool, failure: Option<&StreamError>) {
         self.answered.set(answered);
+        if let Some(failure) = failure {
+            self.failure.borrow_mut().get_or_insert_with(|| failure.clone());
+        }
     }
 }
 
@@ -161,14 +169,18 @@ fn pick(shard: &Shard) -> Result<Rc<dyn Outbound>, Error> {
 }
 
 /// Why there was no answer. A server that has answered is not to blame for an address that has not.
-fn explain(seen: &Seen, error: &io::Error) -> Error {
+fn explain(seen: &Seen, error: &Unanswered) -> Error {
     let failure = seen.failure.borrow().clone();
     if !seen.answered.get() {
         return describe(failure.unwrap_or(StreamError::Truncated));
     }
-    let text = match error.kind() {
-        io::ErrorKind::InvalidData => "the address answered with something that is no HTTP",
-        _ => "the server answered, but the address behind it did not",
+    let is_http = match error {
+        Unanswered::Carrier(error) => error.kind() != io::ErrorKind::InvalidData,
+        Unanswered::NoHttp(_) => false,
+    };
+    let text = match is_http {
+        true => "the server answered, but the address behind it did not",
+        false => "the address answered with something that is no HTTP",
     };
     let reason = failure.map_or_else(|| error.to_string(), |failure| failure.to_string());
     Error::new(ErrorKind::ServerUnreachable { stage: Stage::Vmess }, text)

@@ -80,8 +80,11 @@ impl Hub {
     /// Reads to their ends the streams that nobody else reads any more. What is dropped before is a reset, and what the peer
     /// still sends on it is an error that the library forgives but so often.
     pub(super) fn see_off(&self, cx: &mut Context<'_>) {
-        let now = Instant::now();
         let mut leaving = self.leaving.take();
+        if leaving.is_empty() {
+            return;
+        }
+        let now = Instant::now();
         leaving.retain_mut(|stream| {
             let stays = stream.by > now && !stream.is_over(cx);
             if !stays {
